@@ -1,0 +1,1 @@
+//! barque-agents-scheduler

@@ -1,0 +1,1 @@
+//! barque-apiserver-registry

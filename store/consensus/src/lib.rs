@@ -1,0 +1,161 @@
+//! The only crate that names openraft: type config, log storage over the wal, peer transport, and the guards of DECISIONS.md.
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use barque_store_env::{Env, Instant};
+use barque_store_state::{Command, Entry, LogIndex, MemberId, Outcome};
+
+/// Which of the safety guards are on. All are, except in the simulator's runs that prove what each is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guards {
+    /// Guard 1: a restarted leader does not resume its term.
+    pub no_leader_restore: bool,
+    /// Guard 2: after a start, 1.2 x lease without granting a vote or campaigning.
+    pub vote_after_lease: bool,
+}
+impl Default for Guards {
+    fn default() -> Self {
+        Guards {
+            no_leader_restore: true,
+            vote_after_lease: true,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// `host:port`.
+    pub addr: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub member: MemberId,
+    pub cluster_id: u64,
+    /// Directory of the log; created when missing.
+    pub dir: PathBuf,
+    pub listen: String,
+    /// All voters, this member included.
+    pub peers: BTreeMap<MemberId, Peer>,
+    pub heartbeat: Duration,
+    pub election: Duration,
+    pub guards: Guards,
+}
+
+/// What consensus drives. Called on one task, in log order.
+pub trait Machine: Send + Sync + 'static {
+    /// Applies the committed entry at `index`; one outcome per command. Membership and empty entries come as `None`.
+    fn apply(&self, index: LogIndex, term: u64, entry: Option<&Entry>) -> Vec<Outcome>;
+}
+
+/// Takes commands that a follower forwarded to this member; answers each in order.
+pub trait Forwarded: Send + Sync + 'static {
+    fn propose(
+        &self,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Vec<Result<Outcome, ProposeError>>> + Send>>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Not proposed anywhere: this member does not lead (the hint may help). Safe to try again.
+    #[error("not the leader")]
+    NotLeader { leader: Option<MemberId> },
+    /// A log id may have been assigned; whether it is carried out is not known. Never try again.
+    #[error("the outcome is not known")]
+    Unknown,
+    /// Not proposed: the deadline passed first.
+    #[error("deadline passed")]
+    Timeout,
+    /// Not proposed: too much is waiting.
+    #[error("too many requests")]
+    Busy,
+    #[error("stopped")]
+    Stopped,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen for peers on {addr}: {cause}")]
+    Listen { addr: String, cause: std::io::Error },
+    #[error("log: {0}")]
+    Log(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What this member knows of leadership and progress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    pub leader: Option<MemberId>,
+    pub term: u64,
+    pub last_log: u64,
+    pub committed: u64,
+    pub applied: u64,
+    /// Guard 4: until when this member may act as the leader; `None` when it is not leading.
+    pub leads_until: Option<Instant>,
+}
+
+/// Handle of a running Raft member. Cheap to clone.
+#[derive(Clone)]
+pub struct Consensus<E: Env> {
+    _env: std::marker::PhantomData<E>,
+}
+
+impl<E: Env> Consensus<E> {
+    /// Recovers the log, applies what is known to be committed, listens, and starts Raft; a new directory initializes the static cluster.
+    pub async fn start(
+        _config: Config,
+        _disk: E::Disk,
+        _net: E::Net,
+        _machine: Arc<dyn Machine>,
+        _forwarded: Arc<dyn Forwarded>,
+    ) -> Result<Self, StartError> {
+        todo!()
+    }
+    /// Proposes one entry on this member, which must lead. Many may be in flight; they commit in the order of the calls' first poll.
+    pub async fn propose(&self, _entry: Entry) -> Result<Vec<Outcome>, ProposeError> {
+        todo!()
+    }
+    /// Sends commands to `leader` over the peer transport; it answers through its `Forwarded`.
+    pub async fn forward(
+        &self,
+        _leader: MemberId,
+        _commands: Vec<Command>,
+        _deadline: Instant,
+    ) -> Vec<Result<Outcome, ProposeError>> {
+        todo!()
+    }
+    /// A read index (on the leader, or asked of it), waited for until applied here. Concurrent calls share rounds.
+    pub async fn read_index(&self, _deadline: Instant) -> Result<LogIndex, ProposeError> {
+        todo!()
+    }
+    /// The current view, computed at the call.
+    pub fn view(&self) -> View {
+        todo!()
+    }
+    /// Woken at each change of leader, term or leadership.
+    pub fn changes(&self) -> barque_store_env::watch::Receiver<View> {
+        todo!()
+    }
+    /// Bytes of the log on disk.
+    pub fn log_bytes(&self) -> u64 {
+        todo!()
+    }
+    /// Resolves with the reason when the member must stop (disk error, fatal Raft error).
+    pub async fn failed(&self) -> String {
+        todo!()
+    }
+    /// Hands leadership to another up-to-date voter heard from within a heartbeat, if this member leads.
+    pub async fn transfer_away(&self, _deadline: Instant) {
+        todo!()
+    }
+    pub async fn shutdown(&self) {
+        todo!()
+    }
+}

@@ -1,0 +1,219 @@
+//! The closed list of commands and their answers. An entry of the Raft log carries one [`Entry`]: the leader's
+//! cluster time and the commands of many clients, applied in order. `wire.rs` encodes it (protobuf inside a
+//! `{format, min_reader}` header).
+
+use crate::types::*;
+use bytes::Bytes;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortTarget {
+    #[default]
+    Key,
+    Version,
+    Create,
+    Mod,
+    Value,
+}
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortOrder {
+    #[default]
+    None,
+    Ascend,
+    Descend,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    pub range: KeyRange,
+    /// 0: no limit.
+    pub limit: u64,
+    /// `None`: the newest.
+    pub revision: Option<Revision>,
+    pub sort_target: SortTarget,
+    pub sort_order: SortOrder,
+    pub keys_only: bool,
+    pub count_only: bool,
+    /// 0: no bound (etcd's rule for all four).
+    pub min_mod_revision: u64,
+    pub max_mod_revision: u64,
+    pub min_create_revision: u64,
+    pub max_create_revision: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Put {
+    pub key: Bytes,
+    pub value: Bytes,
+    pub lease: LeaseId,
+    pub prev_kv: bool,
+    pub ignore_value: bool,
+    pub ignore_lease: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteRange {
+    pub range: KeyRange,
+    pub prev_kv: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompareResult {
+    Equal,
+    Greater,
+    Less,
+    NotEqual,
+    /// A value this binary does not know: always true, as in etcd.
+    Unknown,
+}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompareTarget {
+    Version(i64),
+    Create(i64),
+    Mod(i64),
+    Value(Bytes),
+    Lease(i64),
+}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    pub range: KeyRange,
+    pub result: CompareResult,
+    pub target: CompareTarget,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxnOp {
+    Range(Range),
+    Put(Put),
+    DeleteRange(DeleteRange),
+    Txn(Txn),
+}
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    pub compare: Vec<Compare>,
+    pub success: Vec<TxnOp>,
+    pub failure: Vec<TxnOp>,
+}
+
+/// One thing a client (or the leader on its own account) wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Put(Put),
+    DeleteRange(DeleteRange),
+    Txn(Txn),
+    Compact {
+        revision: Revision,
+    },
+    /// `id` is never 0 here: the server has chosen one.
+    LeaseGrant {
+        id: LeaseId,
+        ttl_s: u64,
+    },
+    LeaseRevoke {
+        id: LeaseId,
+    },
+    /// Coalesced renewals; answers one remaining TTL per id, in order.
+    LeaseKeepAlive {
+        ids: Vec<LeaseId>,
+    },
+    /// The leader found the lease due. Loses to any renewal that moved its deadline past `deadline_seen`.
+    LeaseExpire {
+        id: LeaseId,
+        deadline_seen: ClusterTime,
+    },
+}
+
+/// What one Raft entry carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Stamped by the leader, never before the last applied stamp.
+    pub time: ClusterTime,
+    pub commands: Vec<Command>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeResult {
+    pub kvs: Vec<std::sync::Arc<KeyValue>>,
+    pub more: bool,
+    /// All keys in range at the revision, ignoring limit and filters.
+    pub count: u64,
+}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpResult {
+    Range(RangeResult),
+    Put {
+        prev: Option<std::sync::Arc<KeyValue>>,
+    },
+    DeleteRange {
+        deleted: u64,
+        prev: Vec<std::sync::Arc<KeyValue>>,
+    },
+    Txn(TxnResult),
+}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxnResult {
+    pub succeeded: bool,
+    pub results: Vec<OpResult>,
+    /// The revision an etcd nested response header carries.
+    pub revision: Revision,
+}
+
+/// The answer to one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Put {
+        prev: Option<std::sync::Arc<KeyValue>>,
+    },
+    DeleteRange {
+        deleted: u64,
+        prev: Vec<std::sync::Arc<KeyValue>>,
+    },
+    Txn(TxnResult),
+    Compacted,
+    LeaseGranted {
+        id: LeaseId,
+        ttl_s: u64,
+    },
+    LeaseRevoked,
+    /// `None` where the lease does not exist (any more).
+    LeaseRenewed {
+        ttls_s: Vec<Option<u64>>,
+    },
+    LeaseExpired {
+        removed: bool,
+    },
+}
+
+/// What applying one command gave: the store's revision after it (the response header's), and the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub revision: Revision,
+    pub result: Result<Answer, Refusal>,
+}
+
+/// Answers every member derives alike from the same entry or read. Safe to send to the client; the texts are etcd's,
+/// because clients match them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    FutureRevision,
+    #[error("etcdserver: key is not provided")]
+    EmptyKey,
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    #[error("etcdserver: value is provided")]
+    ValueProvided,
+    #[error("etcdserver: lease is provided")]
+    LeaseProvided,
+    #[error("etcdserver: too many operations in txn request")]
+    TooManyOps,
+    #[error("etcdserver: duplicate key given in txn request")]
+    DuplicateKey,
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
+}

@@ -1,0 +1,112 @@
+//! The words of the store: revisions, keys, rows, leases. Plain data, no behaviour beyond what their meaning needs.
+
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A store revision. One per write transaction that changed something; the empty store is at 1; never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// A lease id as etcd has it: any non-zero i64, negative ones included. 0 stands for "no lease" in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+impl LeaseId {
+    pub const NONE: LeaseId = LeaseId(0);
+}
+
+/// Replicated cluster time: monotone milliseconds stamped by the leader into each entry. Time without a leader does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterTime(pub u64);
+
+/// An etcd member id (sha1 rule, etcd-api section "Cluster"); also the Raft node id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId(pub u64);
+
+/// Index of a Raft log entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogIndex(pub u64);
+
+/// One version of a key, as etcd's `mvccpb.KeyValue`. A tombstone is not a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyValue {
+    pub key: Bytes,
+    pub value: Bytes,
+    pub create_revision: Revision,
+    pub mod_revision: Revision,
+    /// Counts writes since the key was (re)created; starts at 1.
+    pub version: u64,
+    pub lease: LeaseId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Put,
+    /// `kv` carries only key and mod_revision.
+    Delete,
+}
+
+/// One change, as a watcher sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub kind: EventKind,
+    pub kv: Arc<KeyValue>,
+    /// The row before this change; `None` for a create (and when compaction took it).
+    pub prev: Option<Arc<KeyValue>>,
+}
+
+/// All events of one revision, in sub-revision order. Shared by every watcher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevisionEvents {
+    pub revision: Revision,
+    pub events: Arc<[Event]>,
+}
+
+/// A key interval as etcd's requests spell it: `key` alone is a point; `end` = `\0` means "every key from `key` on";
+/// otherwise `[key, end)`, empty when `end <= key`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KeyRange {
+    pub key: Bytes,
+    /// Empty: a point.
+    pub end: Bytes,
+}
+impl KeyRange {
+    pub fn point(key: Bytes) -> Self {
+        KeyRange {
+            key,
+            end: Bytes::new(),
+        }
+    }
+    /// Every key that starts with `prefix` (the whole key space for an empty one).
+    pub fn prefix(prefix: &[u8]) -> Self {
+        let mut end = prefix.to_vec();
+        while let Some(last) = end.last_mut() {
+            if *last < 0xff {
+                *last += 1;
+                break;
+            }
+            end.pop();
+        }
+        let key = if prefix.is_empty() {
+            Bytes::from_static(b"\0")
+        } else {
+            Bytes::copy_from_slice(prefix)
+        };
+        KeyRange {
+            key,
+            end: if end.is_empty() {
+                Bytes::from_static(b"\0")
+            } else {
+                end.into()
+            },
+        }
+    }
+    pub fn is_point(&self) -> bool {
+        self.end.is_empty()
+    }
+    pub fn contains(&self, key: &[u8]) -> bool {
+        if self.end.is_empty() {
+            return self.key == key;
+        }
+        key >= self.key.as_ref() && (self.end.as_ref() == b"\0" || key < self.end.as_ref())
+    }
+}

@@ -1,0 +1,1 @@
+//! barque-tests-sim
