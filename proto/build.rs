@@ -19,4 +19,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-const FILES: &[&str] = &["objects.proto"];
+const FILES: &[&str] = &[
+    "objects.proto",
+    "etcdserverpb.proto",
+    "mvccpb.proto",
+    "health.proto",
+];

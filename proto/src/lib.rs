@@ -6,3 +6,21 @@ pub mod objects {
     #![allow(clippy::all, clippy::disallowed_methods)]
     tonic::include_proto!("barque.objects.v1");
 }
+
+/// etcd's rows and events (`mvccpb.proto`).
+pub mod mvccpb {
+    #![allow(clippy::all, clippy::disallowed_methods)]
+    tonic::include_proto!("mvccpb");
+}
+
+/// etcd's v3 API (`etcdserverpb.proto`).
+pub mod etcdserverpb {
+    #![allow(clippy::all, clippy::disallowed_methods)]
+    tonic::include_proto!("etcdserverpb");
+}
+
+/// gRPC's standard health protocol (`health.proto`).
+pub mod health {
+    #![allow(clippy::all, clippy::disallowed_methods)]
+    tonic::include_proto!("grpc.health.v1");
+}

@@ -1,1 +1,71 @@
-fn main() {}
+//! The program `barque`: flags to config to run. Subcommands only dispatch.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod etcd;
+mod kubeconfig;
+mod master;
+mod pki;
+mod signals;
+mod status;
+mod store_flags;
+mod store_thread;
+mod up;
+
+/// Why a command ends; printed as it is, with exit status 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(String);
+
+impl Failure {
+    pub fn new(text: String) -> Self {
+        Failure(text)
+    }
+}
+
+/// A Kubernetes control plane in one program, on an etcd-compatible store of its own.
+#[derive(Parser)]
+#[command(name = "barque", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a whole cluster of real processes on this machine, for trying
+    Up(up::UpFlags),
+    /// Stop the cluster of `barque up`
+    Down(up::DownFlags),
+    /// Show the processes and endpoints of the cluster of `barque up`
+    Status(status::StatusFlags),
+    /// The store alone, with etcd's flags
+    Etcd(etcd::EtcdFlags),
+}
+
+fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("no other provider was installed before");
+    let cli = Cli::parse_from(etcd::accept_single_dashes(std::env::args_os()));
+    let result = match cli.command {
+        Command::Up(flags) => up::up(flags),
+        Command::Down(flags) => up::down(flags),
+        Command::Status(flags) => status::run(flags),
+        Command::Etcd(flags) => etcd::run(flags),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("barque: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to stderr; `RUST_LOG` refines `level`.
+pub fn log_to_stderr(level: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},openraft=warn,h2=warn,hyper=warn,rustls=warn")));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

@@ -1,4 +1,7 @@
-//! The only crate that names openraft: type config, log storage over the wal, peer transport, and the guards of DECISIONS.md.
+//! The only crate that names openraft: type config, log storage over the wal, peer transport (PROTOCOL.md), and the
+//! guards of DECISIONS.md. Promise: what `propose` answered with an outcome is on a majority's disks; `NotLeader` means
+//! no log index was ever assigned; `View::leads_until` never overlaps between two members.
+//! Not here: what a command means (`store/state`), which commands share an entry and when to try again (`store/node`).
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -8,6 +11,22 @@ use std::time::Duration;
 
 use barque_store_env::{Env, Instant};
 use barque_store_state::{Command, Entry, LogIndex, MemberId, Outcome};
+
+mod admission;
+mod guard;
+pub mod limits;
+mod log_store;
+mod machine;
+mod member;
+mod reads;
+mod record;
+mod runtime;
+mod runtime_watch;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod types;
 
 /// Which of the safety guards are on. All are, except in the simulator's runs that prove what each is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +45,7 @@ impl Default for Guards {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// `host:port`.
     pub addr: String,
@@ -52,13 +71,12 @@ pub trait Machine: Send + Sync + 'static {
     fn apply(&self, index: LogIndex, term: u64, entry: Option<&Entry>) -> Vec<Outcome>;
 }
 
+/// What became of each forwarded command, in order.
+pub type Forwarding = Pin<Box<dyn Future<Output = Vec<Result<Outcome, ProposeError>>> + Send>>;
+
 /// Takes commands that a follower forwarded to this member; answers each in order.
 pub trait Forwarded: Send + Sync + 'static {
-    fn propose(
-        &self,
-        commands: Vec<Command>,
-        deadline: Instant,
-    ) -> Pin<Box<dyn Future<Output = Vec<Result<Outcome, ProposeError>>> + Send>>;
+    fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Forwarding;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,61 +119,75 @@ pub struct View {
     pub leads_until: Option<Instant>,
 }
 
-/// Handle of a running Raft member. Cheap to clone.
-#[derive(Clone)]
+/// Handle of a running Raft member. Cheap to clone. Dropping it does not stop the member: [`Consensus::shutdown`] does.
 pub struct Consensus<E: Env> {
-    _env: std::marker::PhantomData<E>,
+    inner: Arc<member::Inner<E>>,
+}
+impl<E: Env> Clone for Consensus<E> {
+    fn clone(&self) -> Self {
+        Consensus {
+            inner: self.inner.clone(),
+        }
+    }
 }
 
 impl<E: Env> Consensus<E> {
     /// Recovers the log, applies what is known to be committed, listens, and starts Raft; a new directory initializes the static cluster.
     pub async fn start(
-        _config: Config,
-        _disk: E::Disk,
-        _net: E::Net,
-        _machine: Arc<dyn Machine>,
-        _forwarded: Arc<dyn Forwarded>,
+        config: Config,
+        disk: E::Disk,
+        net: E::Net,
+        machine: Arc<dyn Machine>,
+        forwarded: Arc<dyn Forwarded>,
     ) -> Result<Self, StartError> {
-        todo!()
+        let inner = member::Inner::start(config, disk, net, machine, forwarded).await?;
+        Ok(Consensus { inner })
     }
     /// Proposes one entry on this member, which must lead. Many may be in flight; they commit in the order of the calls' first poll.
-    pub async fn propose(&self, _entry: Entry) -> Result<Vec<Outcome>, ProposeError> {
-        todo!()
+    pub async fn propose(&self, entry: Entry) -> Result<Vec<Outcome>, ProposeError> {
+        self.inner.propose(entry).await
     }
     /// Sends commands to `leader` over the peer transport; it answers through its `Forwarded`.
     pub async fn forward(
         &self,
-        _leader: MemberId,
-        _commands: Vec<Command>,
-        _deadline: Instant,
+        leader: MemberId,
+        commands: Vec<Command>,
+        deadline: Instant,
     ) -> Vec<Result<Outcome, ProposeError>> {
-        todo!()
+        self.inner.forward(leader, commands, deadline).await
     }
     /// A read index (on the leader, or asked of it), waited for until applied here. Concurrent calls share rounds.
-    pub async fn read_index(&self, _deadline: Instant) -> Result<LogIndex, ProposeError> {
-        todo!()
+    pub async fn read_index(&self, deadline: Instant) -> Result<LogIndex, ProposeError> {
+        self.inner.read_index(deadline).await
     }
     /// The current view, computed at the call.
     pub fn view(&self) -> View {
-        todo!()
+        self.inner.view()
     }
     /// Woken at each change of leader, term or leadership.
     pub fn changes(&self) -> barque_store_env::watch::Receiver<View> {
-        todo!()
+        self.inner.changes()
+    }
+    /// Whether the vote guard of a restarted member is still on (guard 2). A member is ready for the next one's restart
+    /// only when it is off.
+    pub fn guarded(&self) -> bool {
+        self.inner.guarded()
     }
     /// Bytes of the log on disk.
     pub fn log_bytes(&self) -> u64 {
-        todo!()
+        self.inner.log_bytes()
     }
     /// Resolves with the reason when the member must stop (disk error, fatal Raft error).
     pub async fn failed(&self) -> String {
-        todo!()
+        self.inner.failed().await
     }
     /// Hands leadership to another up-to-date voter heard from within a heartbeat, if this member leads.
-    pub async fn transfer_away(&self, _deadline: Instant) {
-        todo!()
+    /// A leader that began this never leads again in this process unless it is elected anew.
+    pub async fn transfer_away(&self, deadline: Instant) {
+        self.inner.transfer_away(deadline).await
     }
+    /// Stops Raft, closes the peers' connections and the log. What was proposed and not answered stays unknown.
     pub async fn shutdown(&self) {
-        todo!()
+        self.inner.shutdown().await
     }
 }

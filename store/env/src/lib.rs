@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+pub mod limits;
 pub mod real;
 pub mod sim;
 pub mod watch;
@@ -168,6 +169,7 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
 
 /// One open file. Operations on one handle are carried out in the order they were first polled.
 /// An error of `write_*` or `sync_*` is final for the caller: never retry a failed sync.
+#[expect(clippy::len_without_is_empty, reason = "a length is a question to the disk")]
 pub trait File: Debug + Send + Sync + 'static {
     fn len(&self) -> impl Future<Output = io::Result<u64>> + Send;
     /// Reads up to `len` bytes; fewer only at the end of the file.

@@ -1,12 +1,33 @@
 //! One member of the store: boot and recovery order, the proposal queue, read index, leases' expiry, watch streams.
 //! Everything in front of it (etcd's gRPC, the Kubernetes gateway) holds a [`Store`].
+//! Promise: an answer that left here is decided by the log; a read index waits for everything acknowledged before it.
+//! Not here: wire formats (`server`), Raft (`consensus`), what commands mean (`state`).
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use barque_store_env::{Env, Instant};
+use barque_store_consensus::Consensus;
+use barque_store_env::{Env, Instant, Task};
 use barque_store_state::*;
-use barque_store_watch::{CreateError, Delivery, WatchId, WatchSpec};
+use tokio::sync::oneshot;
+
+mod boot;
+mod clock;
+mod identity;
+pub mod ids;
+mod leases;
+pub mod limits;
+mod machine;
+mod queue;
+mod reads;
+mod watches;
+
+pub use watches::WatchStream;
+
+use machine::Machine;
+use queue::{Queue, Reply, Waiting};
 
 /// A voting member of the static cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,82 +90,209 @@ pub struct Status {
     pub leads_until: Option<Instant>,
 }
 
+pub(crate) struct Shared<E: Env> {
+    pub(crate) member: MemberId,
+    pub(crate) cluster_id: u64,
+    pub(crate) members: Vec<Member>,
+    /// etcd's: 5 s + 2 x election timeout.
+    pub(crate) request_timeout: Duration,
+    pub(crate) machine: Arc<Machine<E>>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) readers: Arc<reads::Readers>,
+    pub(crate) keep_alives: leases::KeepAlives,
+    pub(crate) consensus: Consensus<E>,
+    tasks: parking_lot::Mutex<Vec<Task<()>>>,
+}
+
+impl<E: Env> Shared<E> {
+    /// Whether this member may act as the leader at `now` (guard 4).
+    pub(crate) fn leads(&self, now: Instant) -> bool {
+        self.consensus
+            .view()
+            .leads_until
+            .is_some_and(|until| now < until)
+    }
+
+    /// Queues one command; the future is its outcome, and does not borrow.
+    pub(crate) fn propose(
+        &self,
+        command: Command,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Outcome, ProposeError>> + Send + 'static {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push([Waiting {
+            command,
+            deadline,
+            reply: Reply::One(reply),
+        }]);
+        async move {
+            match E::timeout_at(deadline, answer).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(ProposeError::Stopped),
+                Err(_) => Err(ProposeError::Timeout),
+            }
+        }
+    }
+}
+
 /// Handle of a running member. Cheap to clone; usable from any thread or runtime.
 #[derive(Clone)]
 pub struct Store<E: Env> {
-    _env: std::marker::PhantomData<E>,
+    shared: Arc<Shared<E>>,
 }
 
 impl<E: Env> Store<E> {
     /// Opens the data directory, recovers, joins its peers. Returns when the member takes part; it may not have a leader yet.
-    pub async fn start(_config: Config, _disk: E::Disk, _net: E::Net) -> Result<Self, StartError> {
-        todo!()
+    pub async fn start(config: Config, disk: E::Disk, net: E::Net) -> Result<Self, StartError> {
+        boot::start(config, disk, net).await
     }
+
     /// Has one command carried out through the log (on whichever member leads) and returns its outcome. Waits, up to `deadline`,
     /// for a leader; never carried out twice.
     pub async fn propose(
         &self,
-        _command: Command,
-        _deadline: Instant,
+        command: Command,
+        deadline: Instant,
     ) -> Result<Outcome, ProposeError> {
-        todo!()
+        self.shared.propose(command, deadline).await
     }
-    /// The hot path: many proposals at once; completions come back in batches on `sink` from the store's thread.
-    pub fn submit(&self, _proposals: Vec<Proposal>, _sink: std::sync::Arc<dyn CompletionSink>) {
-        todo!()
+
+    /// The hot path: many proposals at once; completions come back in batches on `sink` from the store's thread (those that
+    /// find the queue full come back at once, on the caller's).
+    pub fn submit(&self, proposals: Vec<Proposal>, sink: Arc<dyn CompletionSink>) {
+        self.shared.queue.push(proposals.into_iter().map(
+            |Proposal {
+                 token,
+                 command,
+                 deadline,
+             }| Waiting {
+                command,
+                deadline,
+                reply: Reply::Sink {
+                    token,
+                    sink: sink.clone(),
+                },
+            },
+        ));
     }
+
     /// Waits until this member has applied everything committed before the call (linearizable reads: call this, then [`Store::range`]).
-    pub async fn read_index(&self, _deadline: Instant) -> Result<(), ProposeError> {
-        todo!()
+    pub async fn read_index(&self, deadline: Instant) -> Result<(), ProposeError> {
+        self.shared.readers.wait::<E>(deadline).await
     }
+
     /// Reads at once from this member's state. Returns the store's current revision (the header's) and the result.
-    pub fn range(&self, _range: &Range) -> (Revision, Result<RangeResult, Refusal>) {
-        todo!()
+    pub fn range(&self, range: &Range) -> (Revision, Result<RangeResult, Refusal>) {
+        let state = self.shared.machine.state.read();
+        (state.revision(), state.range(range))
     }
+
+    /// Answers a transaction that only reads ([`Txn::is_read_only`]) at once from this member's state, as [`Store::range`].
+    pub fn read_txn(&self, txn: &Txn) -> (Revision, Result<TxnResult, Refusal>) {
+        let state = self.shared.machine.state.read();
+        (state.revision(), state.read_txn(txn))
+    }
+
     pub fn revision(&self) -> Revision {
-        todo!()
+        self.shared.machine.state.read().revision()
     }
+
     pub fn compact_revision(&self) -> Revision {
-        todo!()
+        self.shared.machine.state.read().compact_revision()
     }
-    /// (revision used, compacted revision, hash) as etcd's HashKV; `None`: at the current revision.
-    pub fn hash_kv(
-        &self,
-        _revision: Option<Revision>,
-    ) -> Result<(Revision, Revision, u32), Refusal> {
-        todo!()
+
+    /// As etcd's HashKV; `None`: at the current revision.
+    pub fn hash_kv(&self, revision: Option<Revision>) -> Result<HashKv, Refusal> {
+        self.shared.machine.state.read().hash_kv(revision)
     }
+
+    /// A hash over everything replicated, equal between members at equal [`Store::applied`].
+    pub fn whole_hash(&self) -> (LogIndex, u64) {
+        let state = self.shared.machine.state.read();
+        (state.applied(), state.whole_hash())
+    }
+
     /// Remaining and granted TTL in seconds and, when asked, the attached keys; `None`: no such lease. Call [`Store::read_index`] first.
-    pub fn lease_ttl(&self, _id: LeaseId, _keys: bool) -> Option<LeaseInfo> {
-        todo!()
+    pub fn lease_ttl(&self, id: LeaseId, keys: bool) -> Option<LeaseInfo> {
+        let now = self.shared.machine.cluster_time(E::now());
+        let state = self.shared.machine.state.read();
+        let lease = state.lease(id)?;
+        let remaining_ms = lease.deadline.0.saturating_sub(now.0);
+        Some(LeaseInfo {
+            ttl_s: i64::try_from(remaining_ms / 1000).unwrap_or(i64::MAX),
+            granted_ttl_s: lease.granted_ttl_s,
+            keys: if keys { lease.keys.clone() } else { Vec::new() },
+        })
     }
+
     pub fn leases(&self) -> Vec<LeaseId> {
-        todo!()
+        self.shared.machine.state.read().leases()
     }
+
     /// Coalesced with others into at most one entry per 5 ms; `None`: no such lease.
     pub async fn lease_keep_alive(
         &self,
-        _id: LeaseId,
-        _deadline: Instant,
+        id: LeaseId,
+        deadline: Instant,
     ) -> Result<(Revision, Option<u64>), ProposeError> {
-        todo!()
+        self.shared.keep_alives.renew::<E>(id, deadline).await
     }
+
     pub fn watch_stream(&self) -> WatchStream<E> {
-        todo!()
+        WatchStream::open(self.shared.machine.clone())
     }
+
     pub fn status(&self) -> Status {
-        todo!()
+        let view = self.shared.consensus.view();
+        let state = self.shared.machine.state.read();
+        Status {
+            member: self.shared.member,
+            cluster_id: self.shared.cluster_id,
+            leader: view.leader,
+            term: view.term,
+            raft_index: view.last_log,
+            applied_index: view.applied,
+            revision: state.revision(),
+            db_size: self.shared.consensus.log_bytes(),
+            db_size_in_use: state.live_bytes(),
+            leads_until: view.leads_until,
+        }
     }
+
+    /// All members by id, with the client URLs they have published.
     pub fn members(&self) -> Vec<Member> {
-        todo!()
+        let state = self.shared.machine.state.read();
+        let published = state.published();
+        self.shared
+            .members
+            .iter()
+            .map(|member| {
+                let client_urls = published
+                    .get(&member.id)
+                    .map_or_else(|| member.client_urls.clone(), |m| m.client_urls.clone());
+                Member {
+                    client_urls,
+                    ..member.clone()
+                }
+            })
+            .collect()
     }
+
     /// Resolves when the member can no longer trust its disk or state; the process must exit non-zero then.
     pub async fn failed(&self) -> String {
-        todo!()
+        self.shared.consensus.failed().await
     }
-    /// Hands leadership over where it can, then stops.
+
+    /// Hands leadership over where it can, answers what waits, then stops.
     pub async fn shutdown(&self) {
-        todo!()
+        self.shared
+            .consensus
+            .transfer_away(E::now() + Duration::from_secs(1))
+            .await;
+        self.shared.queue.close();
+        let tasks = std::mem::take(&mut *self.shared.tasks.lock());
+        tasks.iter().for_each(Task::abort);
+        self.shared.consensus.shutdown().await;
     }
 }
 
@@ -180,31 +328,4 @@ pub enum StartError {
     Listen { addr: String, cause: std::io::Error },
     #[error("{0}")]
     Other(String),
-}
-
-/// One client's stream of watches. Dropping it ends them.
-pub struct WatchStream<E: Env> {
-    _env: std::marker::PhantomData<E>,
-}
-impl<E: Env> WatchStream<E> {
-    /// `id`: chosen by the client, or the next free one. The `Created` delivery comes through `next`.
-    pub fn create(
-        &mut self,
-        _id: Option<WatchId>,
-        _spec: WatchSpec,
-    ) -> Result<WatchId, CreateError> {
-        todo!()
-    }
-    /// Unknown ids are ignored, as in etcd.
-    pub fn cancel(&mut self, _id: WatchId) {
-        todo!()
-    }
-    /// etcd's WatchProgressRequest: answered once every watch of the stream is synced.
-    pub fn request_progress(&mut self) {
-        todo!()
-    }
-    /// The next deliveries, in order, at least one. Cancel-safe.
-    pub async fn next(&mut self) -> Vec<Delivery> {
-        todo!()
-    }
 }

@@ -120,6 +120,13 @@ pub enum Command {
         id: LeaseId,
         deadline_seen: ClusterTime,
     },
+    /// A member tells its name and client URLs; kept in the replicated state and given by `State::published() ->
+    /// &BTreeMap<MemberId, PublishedMember>`. Changes no revision.
+    MemberPublish {
+        member: MemberId,
+        name: String,
+        client_urls: Vec<String>,
+    },
 }
 
 /// What one Raft entry carries.
@@ -181,6 +188,7 @@ pub enum Answer {
     LeaseExpired {
         removed: bool,
     },
+    Published,
 }
 
 /// What applying one command gave: the store's revision after it (the response header's), and the answer.
@@ -216,4 +224,11 @@ pub enum Refusal {
     LeaseExists,
     #[error("etcdserver: too large lease TTL")]
     LeaseTtlTooLarge,
+}
+
+/// What a member has told of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishedMember {
+    pub name: String,
+    pub client_urls: Vec<String>,
 }

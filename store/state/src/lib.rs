@@ -1,5 +1,25 @@
 //! The replicated state machine: the same entries give the same state on every member.
+//! Owns keys, revisions, leases and cluster time. Promise: [`State::apply`] is deterministic and total, whatever an
+//! entry carries; nothing here reads a clock, a disk or chance.
+//! Not here: consensus (entries arrive committed), who may ask, what a watcher is told and when (`store/watch`).
+
+mod apply;
+mod check;
 pub mod command;
+mod cover;
+mod digest;
+mod lease;
+pub mod limits;
+mod mvcc;
+mod state;
 pub mod types;
+pub mod wire;
+
 pub use command::*;
+pub use mvcc::{Changes, HashKv};
+pub use state::{Applied, LeaseView, State};
 pub use types::*;
+pub use wire::WireError;
+
+#[cfg(test)]
+mod tests;

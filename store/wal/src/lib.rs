@@ -1,1 +1,279 @@
-//! barque-store-wal
+//! The write-ahead log of one member: everything Raft must not lose, in one ordered stream of records. Owns the log's
+//! directory, its format (FORMAT.md) and its one writer.
+//! Promise: what was reported durable comes back at the next open, in order, or that open fails and says where the
+//! log is damaged. Records of one append survive a crash together or not at all. The first error of write, fdatasync,
+//! rename or directory sync is final.
+//! Not here: what votes and entries mean, when to purge, what to do about a damaged log (all `consensus`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use barque_store_env::{Disk, Env, watch};
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+mod codec;
+mod error;
+pub mod limits;
+mod queue;
+mod recover;
+mod replay;
+mod segment;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::WalError;
+use queue::{Progress, Shared};
+
+/// One thing to remember.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// Raft's vote; the last one counts.
+    Vote(Bytes),
+    Entry {
+        index: u64,
+        term: u64,
+        payload: Bytes,
+    },
+    /// Entries above `index` are void.
+    TruncateAfter { index: u64 },
+    /// Entries up to and including `index` are no longer needed; the next one is `index + 1` or is there already.
+    Purge { index: u64, term: u64 },
+    /// A hint that shortens the replay; the last one counts.
+    Committed { index: u64, term: u64 },
+}
+
+/// Counts the records appended since the log was opened, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordNumber(pub u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Size of a segment file; a batch larger than it gets a longer one of its own.
+    pub segment_bytes: u64,
+    /// Off only where losing data does not matter.
+    pub fsync: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            segment_bytes: 64 << 20,
+            fsync: true,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredEntry {
+    pub index: u64,
+    pub term: u64,
+    pub payload: Bytes,
+}
+
+/// What the log held when it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    pub vote: Option<Bytes>,
+    /// Index and term.
+    pub committed: Option<(u64, u64)>,
+    /// Index and term.
+    pub purged: Option<(u64, u64)>,
+    /// Contiguous; begins right after `purged`, or with index 0 or 1.
+    pub entries: Vec<RecoveredEntry>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Batches written; one that only opens a segment is not counted.
+    pub batches: u64,
+    pub records: u64,
+    /// Of these batches, those that were fdatasynced.
+    pub syncs: u64,
+    /// Bytes of records.
+    pub bytes: u64,
+}
+
+/// Told once whether the records are durable. Called in the order of the appends, on the writer's task: it must not
+/// block.
+pub type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
+
+/// Handle of an open log; cheap to clone. Dropping the last one closes the log.
+pub struct Wal<E: Env> {
+    handle: Arc<Handle>,
+    _world: std::marker::PhantomData<fn() -> E>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    /// Told when the writer has released the directory.
+    ended: Arc<Notify>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl<E: Env> Clone for Wal<E> {
+    fn clone(&self) -> Self {
+        Wal {
+            handle: self.handle.clone(),
+            _world: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<E: Env> Wal<E> {
+    /// Opens the log in `dir`, which is made when it is missing, and reads all that it holds. The directory is locked
+    /// until [`Wal::close`] returns or the process ends.
+    pub async fn open(
+        disk: E::Disk,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Self, Recovered), WalError> {
+        create_dir(&disk, dir).await?;
+        let path = dir.join(segment::LOCK);
+        let lock = disk.lock(&path).await.map_err(|cause| {
+            if cause.kind() == std::io::ErrorKind::WouldBlock {
+                WalError::Locked {
+                    dir: dir.to_owned(),
+                }
+            } else {
+                WalError::io("locking", path, cause)
+            }
+        })?;
+        let (resume, recovered) = recover::recover::<E>(disk, dir, options).await?;
+
+        let (sender, progress) = watch::channel(Progress::default());
+        let bytes_on_disk = (resume.older.iter().map(|span| span.bytes).sum::<u64>())
+            + resume.active.bytes
+            + resume.ready.as_ref().map_or(0, |(span, _)| span.bytes);
+        let shared = Arc::new(Shared::new(
+            resume.meta.clone(),
+            resume.last_index,
+            bytes_on_disk,
+            progress,
+        ));
+        let ended = Arc::new(Notify::new());
+        writer::start::<E>(resume, lock, shared.clone(), sender, ended.clone());
+        let wal = Wal {
+            handle: Arc::new(Handle { shared, ended }),
+            _world: std::marker::PhantomData,
+        };
+        Ok((wal, recovered))
+    }
+
+    /// Queues the records and returns the number of the last one. Never blocks; see [`limits::PENDING_BYTES_MAX`].
+    /// Entries must be contiguous: a gap fails the log. After a failure or [`Wal::close`] the records are dropped.
+    pub fn append(&self, records: Vec<Record>) -> RecordNumber {
+        self.handle.shared.append(&records, None)
+    }
+
+    /// As [`Wal::append`]; `done` hears when these records, and all before them, are durable.
+    pub fn append_then(&self, records: Vec<Record>, done: Done) -> RecordNumber {
+        self.handle.shared.append(&records, Some(done))
+    }
+
+    /// Waits until every record up to `upto` is durable.
+    pub async fn durable(&self, upto: RecordNumber) -> Result<(), WalError> {
+        let shared = &self.handle.shared;
+        shared.hurry(upto);
+        let mut progress = shared.progress.clone();
+        loop {
+            let reached = progress.get_and_update();
+            if reached.durable >= upto.0 {
+                return Ok(());
+            }
+            if let Some(error) = reached.failed {
+                return Err(error);
+            }
+            if progress.changed().await.is_err() {
+                return Err(WalError::Stopped);
+            }
+        }
+    }
+
+    /// Bytes queued or being written.
+    pub fn pending_bytes(&self) -> u64 {
+        self.handle.shared.pending_bytes()
+    }
+
+    /// Bytes of all segment files, the one written ahead included.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.handle.shared.bytes_on_disk()
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.handle.shared.stats()
+    }
+
+    /// Resolves at the first error. Never, when the log is closed without one.
+    pub async fn failed(&self) -> WalError {
+        let mut progress = self.handle.shared.progress.clone();
+        loop {
+            match progress.get_and_update().failed {
+                Some(WalError::Closed) => std::future::pending().await,
+                Some(error) => return error,
+                None => {}
+            }
+            if progress.changed().await.is_err() && progress.get().failed.is_none() {
+                return WalError::Stopped;
+            }
+        }
+    }
+
+    /// Writes what is queued, ends the writer and releases the directory.
+    pub async fn close(&self) {
+        self.handle.shared.close();
+        self.handle.ended.notified().await;
+        // For the next caller: the permit is passed on.
+        self.handle.ended.notify_one();
+    }
+}
+
+/// Makes `dir` and its parents, one by one, and each one's name durable before the next is made.
+pub async fn create_dir<D: Disk>(disk: &D, dir: &Path) -> Result<(), WalError> {
+    let failed = |operation, path: &Path| {
+        let path: PathBuf = path.to_owned();
+        move |cause| WalError::io(operation, path, cause)
+    };
+    let mut missing = Vec::new();
+    for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        if disk
+            .exists(ancestor)
+            .await
+            .map_err(failed("looking for", ancestor))?
+        {
+            // A start that was killed may have made this one and not come to the sync.
+            match disk.sync_dir(parent(ancestor)).await {
+                // Then it was not this program that made it.
+                Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {}
+                done => done.map_err(failed("directory sync", parent(ancestor)))?,
+            }
+            break;
+        }
+        missing.push(ancestor);
+    }
+    for path in missing.into_iter().rev() {
+        disk.create_dir_all(path)
+            .await
+            .map_err(failed("creation", path))?;
+        disk.sync_dir(parent(path))
+            .await
+            .map_err(failed("directory sync", parent(path)))?;
+    }
+    Ok(())
+}
+
+/// The directory that holds the path's name; the root's is itself.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}

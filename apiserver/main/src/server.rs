@@ -1,0 +1,61 @@
+//! `barque server`: a master. The store, etcd's API beside it, and the Kubernetes API gateway over it, in one process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use barque_apiserver_gateway::Gateway;
+use barque_apiserver_gateway::storage::Embedded;
+use barque_store_env::real::RealEnv;
+use barque_store_node::Store;
+use barque_store_rpc::TlsFiles;
+use barque_store_server::EtcdFront;
+use clap::Args;
+use tracing::{error, info};
+
+use crate::store_flags::StoreFlags;
+use crate::store_thread::StoreThread;
+use crate::{Failure, log_to_stderr, pki, signals};
+
+#[derive(Args)]
+pub struct ServerFlags {
+    #[command(flatten)]
+    store: StoreFlags,
+    /// HOST:PORT of the Kubernetes API
+    #[arg(long)]
+    listen: String,
+    /// The Kubernetes API's certificate
+    #[arg(long)]
+    tls_cert_file: PathBuf,
+    /// Its key
+    #[arg(long)]
+    tls_private_key_file: PathBuf,
+    /// CA that signs the certificates of the cluster's clients; nobody else gets in
+    #[arg(long)]
+    client_ca_file: PathBuf,
+}
+
+pub fn run(flags: ServerFlags) -> Result<(), Failure> {
+    log_to_stderr(&flags.store.log_level);
+    let front = master::front_config(&flags.store)?;
+    let (config, net) = flags.store.node()?;
+    let gateway = barque_apiserver_gateway::Config {
+        listen: flags.listen.clone(),
+        certificate: pki::read(&flags.tls_cert_file)?,
+        key: pki::read(&flags.tls_private_key_file)?,
+        client_ca: pki::read(&flags.client_ca_file)?,
+    };
+    let runtime = signals::runtime(2)?;
+    let stop = runtime.block_on(async { signals::stop_asked() })?;
+    let store = StoreThread::start(config, net)?;
+    runtime.block_on(async {
+        let front = EtcdFront::start(front, store.store.clone()).map_err(|e| Failure::new(e.to_string()))?;
+        let storage = Arc::new(Embedded::new(store.store.clone()));
+        let gateway = Gateway::start(gateway, storage).await.map_err(|e| Failure::new(e.to_string()))?;
+        info!(kubernetes = %gateway.addr(), etcd = ?front.addresses(), "serving");
+        let outcome = master::until_stopped(&store.store, stop).await;
+        gateway.shutdown().await;
+        front.shutdown().await;
+        outcome
+    })?;
+    store.stop()
+}

@@ -1,0 +1,52 @@
+//! The store's own thread: Raft, the log's writer and the state machine run on one current-thread runtime, apart from connections.
+
+use std::thread::JoinHandle;
+
+use barque_store_env::real::{RealDisk, RealEnv, RealNet};
+use barque_store_node::{Config, Store};
+use tokio::sync::oneshot;
+
+use crate::Failure;
+
+pub struct StoreThread {
+    pub store: Store<RealEnv>,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl StoreThread {
+    /// Starts the member; returns once it takes part.
+    pub fn start(config: Config, net: RealNet) -> Result<StoreThread, Failure> {
+        let (started, result) = std::sync::mpsc::sync_channel(1);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || {
+                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => runtime,
+                    Err(cause) => return drop(started.send(Err(Failure::new(format!("cannot start the store's runtime: {cause}"))))),
+                };
+                runtime.block_on(async move {
+                    match Store::<RealEnv>::start(config, RealDisk, net).await {
+                        Ok(store) => {
+                            drop(started.send(Ok(store.clone())));
+                            // Either way the member stops: asked to, or because its owner is gone.
+                            let _ = stopped.await;
+                            store.shutdown().await;
+                        }
+                        Err(error) => drop(started.send(Err(Failure::new(error.to_string())))),
+                    }
+                });
+            })
+            .map_err(|cause| Failure::new(format!("cannot start the store's thread: {cause}")))?;
+        let store = result.recv().map_err(|_| Failure::new("the store's thread ended before it had started; its log tells why".into()))??;
+        Ok(StoreThread { store, stop, thread })
+    }
+
+    /// Hands leadership over, drains, stops.
+    pub fn stop(self) -> Result<(), Failure> {
+        // A thread that is gone already is told nothing.
+        let _ = self.stop.send(());
+        self.thread.join().map_err(|_| Failure::new("the store's thread panicked while stopping; its log tells where".into()))
+    }
+}

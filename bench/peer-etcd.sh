@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Unpacks the etcd that the benchmarks and comparisons run against, 3.5.16, under DIR and prints the path of its server:
+#   bench/peer-etcd.sh DIR
+# Nothing is installed. The packages are Debian trixie's, from whatever mirror this machine's apt is set up with; a
+# package whose sha256 is not the one below is refused. When they cannot be had this fails, and so does what needs them.
+set -euo pipefail
+
+version=3.5.16
+revision=$version-4
+server_sha256=0875921bb0d023f2af9b8e15cdfbe417a03e65731345fb832c40f9c2dd72967b
+client_sha256=7eb67e305ba2ce523a5a0b29bf88750ded3f724769c7111a83382b7909f9977b
+
+fail() { echo "peer-etcd: $*" >&2; exit 1; }
+
+[ $# -eq 1 ] || fail "usage: peer-etcd.sh DIR"
+mkdir -p "$1"
+dir=$(cd "$1" && pwd)
+etcd=$dir/usr/bin/etcd
+
+is_there() { [ -x "$etcd" ] && "$etcd" --version 2>/dev/null | grep -qxF "etcd Version: $version"; }
+if is_there; then echo "$etcd"; exit 0; fi
+
+[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || fail "the pinned packages are for amd64 Debian machines"
+site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | sort -u | head -n 1)
+[ -n "$site" ] || fail "apt knows no package mirror (is there a sources list, and did apt-get update run?)"
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$scratch/lists/partial" "$scratch/cache/archives/partial"
+signed=
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -r "$keyring" ] && signed="[signed-by=$keyring] "
+echo "deb ${signed}$site trixie main" > "$scratch/sources"
+# Lists and cache of its own: the machine's apt is only read.
+own=(-o Dir::Etc::sourcelist="$scratch/sources" -o Dir::Etc::sourceparts=/dev/null
+     -o Dir::State::lists="$scratch/lists" -o Dir::Cache="$scratch/cache" -o APT::Sandbox::User=root)
+apt-get "${own[@]}" update -qq || fail "the mirror's index of trixie cannot be read"
+cd "$scratch"
+apt-get "${own[@]}" download -qq "etcd-server=$revision" "etcd-client=$revision" ||
+    fail "the mirror does not have etcd $revision"
+echo "$server_sha256  etcd-server_${revision}_amd64.deb
+$client_sha256  etcd-client_${revision}_amd64.deb" | sha256sum --quiet -c - >&2 || fail "a package is not the expected one"
+for package in *.deb; do dpkg-deb -x "$package" "$dir"; done
+is_there || fail "the unpacked etcd does not run"
+echo "$etcd"

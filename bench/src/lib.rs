@@ -1,1 +1,0 @@
-//! barque-bench

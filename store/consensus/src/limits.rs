@@ -1,0 +1,64 @@
+//! Every bound of consensus: its derivation, and what happens when it is full.
+
+use std::time::Duration;
+
+/// Bytes of entries proposed here and not yet applied: 1-2 s of a saturated 1 GbE follower link, and what a leader may
+/// hold in memory before its own disk has it. When full: `ProposeError::Busy`.
+pub const UNCOMMITTED_BYTES_MAX: usize = 128 << 20;
+
+/// Bytes the leader's own disk has not written yet. Followers commit without it, so that a slow disk of the leader only
+/// shows here. When full: `ProposeError::Busy`.
+pub const UNWRITTEN_BYTES_MAX: u64 = 128 << 20;
+
+/// Bytes of one entry. Clients' requests end at 1.5 MiB and an entry carries about 1 MiB of them; anything near this is
+/// a bug above. A larger one is refused with `ProposeError::Busy`.
+pub const ENTRY_BYTES_MAX: usize = 8 << 20;
+
+/// Entries read back at a time (for replication) end at this many bytes, so that no append holds a connection for
+/// longer than ~10 ms at 1 Gbit/s. A single larger entry still goes, alone.
+pub const READ_CHUNK_BYTES: usize = 1 << 20;
+
+/// Entries of one append at most; its bytes are bounded by [`READ_CHUNK_BYTES`].
+pub const APPEND_ENTRIES_MAX: u64 = 4096;
+
+/// Body of one peer frame. When a peer announces more: the connection is closed.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+const _: () = assert!(READ_CHUNK_BYTES + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
+// A chunk holds at most APPEND_ENTRIES_MAX entries, each with at most 32 bytes of index, term and lengths around it.
+const _: () = assert!(APPEND_ENTRIES_MAX as usize * 32 < FRAME_BYTES_MAX - ENTRY_BYTES_MAX);
+
+/// Body of the first frame of a connection: fixed fields and one short text.
+pub const HELLO_BYTES_MAX: usize = 4 << 10;
+
+/// Appends sent to one follower and not yet answered: 10 ms of a 10 Gbit/s link with some slack. When full: the next
+/// append waits.
+pub const WINDOW_BYTES: usize = 12 << 20;
+
+/// The same by number; the follower's Raft core queues 64 itself. When full: the next append waits.
+pub const WINDOW_APPENDS: usize = 128;
+
+/// Calls (votes, heartbeats, forwards, read indexes) queued or unanswered on one connection. The queue of proposals
+/// keeps 8 forwards in flight, so this is only reached by a peer that does not answer. When full: the call fails
+/// unsent.
+pub const CALLS_MAX: usize = 256;
+
+/// Calls of one peer being worked on here. When full: its further calls wait in the socket.
+pub const CALLS_SERVED_MAX: usize = 64;
+
+/// Peer connections accepted at a time: three per peer and some that are dying, for up to nine peers. When full: new
+/// ones are closed at once.
+pub const CONNECTIONS_MAX: usize = 128;
+
+/// Answers coalesced into one write.
+pub const WRITE_BATCH_BYTES: usize = 256 << 10;
+
+/// Entries applied before other tasks of this thread get their turn.
+pub const APPLY_TURN_ENTRIES: usize = 64;
+
+/// A peer that does not finish its handshake in this time is disconnected.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first reconnect waits this long; it doubles up to [`RECONNECT_MAX`].
+pub const RECONNECT_MIN: Duration = Duration::from_millis(10);
+/// Kept below an election timeout: a voter that comes back is asked in the next round.
+pub const RECONNECT_MAX: Duration = Duration::from_millis(200);

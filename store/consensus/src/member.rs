@@ -1,0 +1,510 @@
+//! One running member: start and stop, proposals, the view of leadership, hand-over.
+//! Not here: read indexes (`reads`), the guards' arithmetic (`guard`), bytes on the wire (`transport`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use barque_store_env::{Env, Instant, Listener, Net, watch};
+use barque_store_state::{Command, Entry, LogIndex, MemberId, Outcome, wire};
+use barque_store_wal::{Options, Wal};
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::{LinearizerOption, RaftMetrics, ServerState};
+use openraft_rt::WatchReceiver;
+use tokio::sync::oneshot;
+
+use crate::admission::Admission;
+use crate::guard::{self, Timing, VoteGuard};
+use crate::log_store::LogStore;
+use crate::machine::Applier;
+use crate::runtime_watch as raft_watch;
+use crate::tasks::Tasks;
+use crate::transport::call::CallError;
+use crate::transport::frame::Kind;
+use crate::transport::network::Factory;
+use crate::transport::serve::{self, Heard, Served};
+use crate::transport::wire::{ErrorBody, ForwardBody, ForwardReplyBody};
+use crate::transport::{Identity, Links, Patience};
+use crate::types::{Data, Reply, Types, log_index, outer, outer_of};
+use crate::{Config, Forwarded, Machine, Peer, ProposeError, StartError, View, limits};
+
+pub type Raft<E> = openraft::Raft<Types<E>, Applier>;
+
+pub struct Inner<E: Env> {
+    pub(crate) me: MemberId,
+    pub(crate) timing: Timing,
+    pub(crate) raft: Raft<E>,
+    metrics: raft_watch::Receiver<RaftMetrics<Types<E>>>,
+    wal: Wal<E>,
+    pub(crate) applied: watch::Receiver<u64>,
+    pub(crate) links: Arc<Links<E>>,
+    heard: Arc<Heard>,
+    guard: VoteGuard,
+    admission: Arc<Admission>,
+    /// The term whose leadership this member has given away; 0 for none.
+    given_away: AtomicU64,
+    changes: watch::Sender<View>,
+    failure: watch::Sender<Option<String>>,
+    stopping: AtomicBool,
+    tasks: Tasks<E>,
+}
+
+fn other(e: impl ToString) -> StartError {
+    StartError::Other(e.to_string())
+}
+
+impl<E: Env> Inner<E> {
+    pub async fn start(
+        config: Config,
+        disk: E::Disk,
+        net: E::Net,
+        machine: Arc<dyn Machine>,
+        forwarded: Arc<dyn Forwarded>,
+    ) -> Result<Arc<Self>, StartError> {
+        let settings = guard::settings(&config)?;
+        if !config.peers.contains_key(&config.member) {
+            return Err(other(format!(
+                "member {:x} is not among the cluster's members",
+                config.member.0
+            )));
+        }
+        let timing = Timing::new(&config);
+        let alone = config.peers.len() == 1;
+        // The port before the log: a second process on one machine should hear of it first.
+        let listener = if alone {
+            None
+        } else {
+            let listener = net.listen(&config.listen).await;
+            Some(listener.map_err(|cause| StartError::Listen {
+                addr: config.listen.clone(),
+                cause,
+            })?)
+        };
+        let log = |e: &dyn std::fmt::Display| StartError::Log(e.to_string());
+        let (wal, recovered) = Wal::<E>::open(disk, &config.dir, Options::default())
+            .await
+            .map_err(|e| log(&e))?;
+        let store = LogStore::new(wal.clone(), recovered).map_err(|e| log(&e))?;
+        let (voted, new) = (store.has_voted(), store.is_empty() && !store.has_voted());
+        let vote_guard = VoteGuard::new(&config, &timing, E::now(), voted);
+
+        let tasks = Tasks::new();
+        let identity = Identity {
+            cluster_id: config.cluster_id,
+            member: config.member,
+        };
+        let patience = Patience {
+            connect: timing.lease,
+            answer: timing.election,
+        };
+        let others = config
+            .peers
+            .iter()
+            .filter(|(id, _)| **id != config.member)
+            .map(|(id, peer)| (*id, peer.addr.clone()));
+        let links = Arc::new(Links::new(net, identity.clone(), patience, others, &tasks));
+
+        let (applied_tx, applied) = watch::channel(0);
+        let applier = Applier::new(machine, applied_tx);
+        let mut settings = settings;
+        settings.enable_elect = vote_guard.until.is_none();
+        let raft = Raft::<E>::new(
+            config.member.0,
+            Arc::new(settings),
+            Factory(links.clone()),
+            store,
+            applier,
+        )
+        .await
+        .map_err(|e| log(&e))?;
+
+        let heard = Arc::new(Heard::default());
+        let (changes, _) = watch::channel(View::default());
+        let (failure, _) = watch::channel(None);
+        let inner = Arc::new(Inner {
+            me: config.member,
+            timing,
+            metrics: raft.metrics(),
+            raft: raft.clone(),
+            wal,
+            applied,
+            links,
+            heard: heard.clone(),
+            guard: vote_guard,
+            admission: Admission::new(limits::UNCOMMITTED_BYTES_MAX),
+            given_away: AtomicU64::new(0),
+            changes,
+            failure,
+            stopping: AtomicBool::new(false),
+            tasks: tasks.clone(),
+        });
+
+        if let Some(listener) = listener {
+            tracing::info!(addr = listener.local_addr(), "listening for peers");
+            let served = Arc::new(Served {
+                me: identity,
+                peers: config.peers.keys().map(|id| id.0).collect(),
+                raft: raft.clone(),
+                guard: vote_guard,
+                heard,
+                lease: timing.lease,
+                forwarded,
+                complaints: serve::Complaints::default(),
+            });
+            tasks.spawn(
+                "peer listener",
+                serve::accept(listener, served, tasks.clone()),
+            );
+        }
+        if let Some(until) = vote_guard.until {
+            let raft = raft.clone();
+            tasks.spawn("vote guard", async move {
+                E::sleep_until(until).await;
+                raft.runtime_config().elect(true);
+            });
+        }
+        tasks.spawn("leadership", inner.clone().watch_leadership());
+        tasks.spawn("wal failure", inner.clone().watch_wal());
+        if new {
+            inner.initialize(&config).await?;
+        }
+        Ok(inner)
+    }
+
+    /// The first membership of a static cluster. Every member would write the same entry at index 1; the one with the
+    /// smallest id does it at once, and the others only if they hear nothing, so that they do not split the first vote.
+    async fn initialize(self: &Arc<Self>, config: &Config) -> Result<(), StartError> {
+        let members: BTreeMap<u64, Peer> = config
+            .peers
+            .iter()
+            .map(|(id, peer)| (id.0, peer.clone()))
+            .collect();
+        let rank = members.keys().take_while(|id| **id != self.me.0).count();
+        let raft = self.raft.clone();
+        let initialize = async move {
+            match raft.initialize(members).await {
+                // A leader was faster: the entry is already here.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                Err(e) => Err(other(e)),
+            }
+        };
+        if rank == 0 {
+            return initialize.await;
+        }
+        let rank = u32::try_from(rank).unwrap_or(u32::MAX);
+        let wait = self.timing.election + self.timing.lease * rank;
+        self.tasks.spawn("initialize", async move {
+            E::sleep(wait).await;
+            if let Err(e) = initialize.await {
+                tracing::error!("cannot initialize the cluster: {e}");
+            }
+        });
+        Ok(())
+    }
+
+    // ---- proposals
+
+    pub async fn propose(&self, entry: Entry) -> Result<Vec<Outcome>, ProposeError> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(ProposeError::Stopped);
+        }
+        // Before the admission: a leader that was deposed holds bytes of entries nobody answers any more.
+        {
+            let metrics = self.metrics.borrow_watched();
+            if metrics.state != ServerState::Leader {
+                let leader = metrics.current_leader.map(MemberId);
+                return Err(ProposeError::NotLeader {
+                    leader: leader.filter(|id| *id != self.me),
+                });
+            }
+        }
+        let data = Data::propose(entry);
+        let bytes = data.record().len();
+        if bytes > limits::ENTRY_BYTES_MAX || self.wal.pending_bytes() > limits::UNWRITTEN_BYTES_MAX
+        {
+            return Err(ProposeError::Busy);
+        }
+        let held = self.admission.admit(bytes).ok_or(ProposeError::Busy)?;
+        let (tx, rx) = oneshot::channel();
+        self.raft
+            .client_write_ff(data, Some(Reply::new(tx, held)))
+            .await
+            .map_err(|_| ProposeError::Stopped)?;
+        match rx.await {
+            Ok(Ok(written)) => Ok(written.data),
+            // No log id was assigned.
+            Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader {
+                leader: to.leader_id.map(MemberId).filter(|id| *id != self.me),
+            }),
+            // It had a log id; another leader may have committed it all the same.
+            Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    pub async fn forward(
+        &self,
+        leader: MemberId,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Vec<Result<Outcome, ProposeError>> {
+        let count = commands.len();
+        match self.try_forward(leader, commands, deadline).await {
+            Ok(results) => results,
+            Err(e) => vec![Err(e); count],
+        }
+    }
+
+    async fn try_forward(
+        &self,
+        leader: MemberId,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Vec<Result<Outcome, ProposeError>>, ProposeError> {
+        let nobody = || ProposeError::NotLeader { leader: None };
+        let link = self.links.get(leader).ok_or_else(nobody)?;
+        let count = commands.len();
+        let encoded = wire::encode_commands(&commands);
+        drop(commands);
+        if encoded.len() > limits::ENTRY_BYTES_MAX {
+            return Err(ProposeError::Busy);
+        }
+        let body = ForwardBody {
+            timeout_ms: left_ms(deadline, E::now()).ok_or(ProposeError::Timeout)?,
+            commands: encoded,
+        };
+        let answer = match link.requests.call(Kind::Forward, body, deadline).await {
+            Ok(answer) => answer,
+            Err(CallError::NotSent(_)) if E::now() >= deadline => {
+                return Err(ProposeError::Timeout);
+            }
+            Err(CallError::NotSent(_)) => return Err(nobody()),
+            Err(CallError::Lost(_)) => return Err(ProposeError::Unknown),
+        };
+        match answer.kind {
+            Kind::ForwardReply => answer
+                .parse::<ForwardReplyBody>()
+                .ok()
+                .and_then(|reply| reply.results(count))
+                .ok_or(ProposeError::Unknown),
+            Kind::Error => Err(answer
+                .parse::<ErrorBody>()
+                .map_or(ProposeError::Unknown, |e| e.propose_error())),
+            _ => Err(ProposeError::Unknown),
+        }
+    }
+
+    // ---- the view
+
+    fn leads_until(&self, metrics: &RaftMetrics<Types<E>>, now: Instant) -> Option<Instant> {
+        // openraft keeps the lease of a leader that is handing over; its voters no longer do.
+        if self.given_away.load(Ordering::Acquire) == metrics.current_term
+            && metrics.current_term != 0
+        {
+            return None;
+        }
+        guard::leads_until::<E>(metrics, &self.timing, now)
+    }
+
+    fn leader(
+        &self,
+        metrics: &RaftMetrics<Types<E>>,
+        leads_until: Option<Instant>,
+        now: Instant,
+    ) -> Option<MemberId> {
+        let leader = metrics.current_leader?;
+        // openraft names the last leader for ever; etcd's members name none once they have lost it.
+        let lost = |since: Instant| now.saturating_since(since) > self.timing.election;
+        if leader == self.me.0 {
+            let acked = metrics.last_quorum_acked.as_ref().map(|t| t.into_inner().0);
+            let gone = leads_until.is_none() && acked.is_some_and(lost);
+            (metrics.state == ServerState::Leader && !gone).then_some(self.me)
+        } else {
+            (!lost(self.heard.last())).then_some(MemberId(leader))
+        }
+    }
+
+    pub fn view(&self) -> View {
+        let now = E::now();
+        let metrics = self.metrics.borrow_watched();
+        let leads_until = self.leads_until(&metrics, now);
+        View {
+            leader: self.leader(&metrics, leads_until, now),
+            term: metrics.current_term,
+            last_log: metrics.last_log_index.map_or(0, outer),
+            committed: outer_of(metrics.local_committed.as_ref()),
+            applied: self.applied.get(),
+            leads_until,
+        }
+    }
+
+    pub fn changes(&self) -> watch::Receiver<View> {
+        self.changes.subscribe()
+    }
+    pub fn guarded(&self) -> bool {
+        self.guard.refuses(E::now(), false)
+    }
+    pub fn log_bytes(&self) -> u64 {
+        self.wal.bytes_on_disk()
+    }
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Tells `changes` what is new, until Raft stops; a stop nobody asked for is a failure.
+    async fn watch_leadership(self: Arc<Self>) {
+        let mut server = self.raft.server_metrics();
+        // A lease begins and ends without a change of state; between, it is only prolonged.
+        let idle = self.timing.heartbeat / 2;
+        let eager = (self.timing.heartbeat / 16).max(Duration::from_millis(1));
+        loop {
+            let view = self.view();
+            let leading = |v: &View| (v.leader, v.term, v.leads_until.is_some());
+            self.changes.send_if_modified(|old| {
+                let new = leading(old) != leading(&view);
+                *old = view;
+                new
+            });
+            let elected = view.leader == Some(self.me) && view.leads_until.is_none();
+            let pause = E::sleep(if elected { eager } else { idle });
+            let changed = Box::pin(server.changed());
+            if let futures::future::Either::Left((Err(_), _)) =
+                futures::future::select(changed, pause).await
+            {
+                break;
+            }
+        }
+        if !self.stopping() {
+            let cause = match self.raft.with_raft_state(|_| ()).await {
+                Ok(()) => "Raft stopped".to_string(),
+                Err(fatal) => format!("Raft stopped: {fatal}"),
+            };
+            self.fail(cause);
+        }
+    }
+
+    async fn watch_wal(self: Arc<Self>) {
+        let cause = self.wal.failed().await;
+        if !self.stopping() {
+            self.fail(format!("the log: {cause}"));
+        }
+    }
+
+    fn fail(&self, cause: String) {
+        tracing::error!("this member must stop: {cause}");
+        // The first cause explains the rest.
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(cause);
+            first
+        });
+    }
+
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        loop {
+            if let Some(cause) = failure.get() {
+                return cause;
+            }
+            if failure.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    // ---- hand-over and stop
+
+    /// Another voter that acknowledged something within the last heartbeat; of these the one with the most log.
+    fn successor(&self, now: Instant) -> Option<u64> {
+        let metrics = self.metrics.borrow_watched();
+        let (heartbeat, replication) = (metrics.heartbeat.as_ref()?, metrics.replication.as_ref()?);
+        metrics
+            .membership_config
+            .voter_ids()
+            .filter(|id| *id != self.me.0)
+            .filter(|id| {
+                let acked = heartbeat.get(id).copied().flatten();
+                acked.is_some_and(|at| {
+                    now.saturating_since(at.into_inner().0) < self.timing.heartbeat
+                })
+            })
+            .max_by_key(|id| replication.get(id).copied().flatten())
+    }
+
+    pub async fn transfer_away(&self, deadline: Instant) {
+        let leading = || self.metrics.borrow_watched().state == ServerState::Leader;
+        let alone = self
+            .metrics
+            .borrow_watched()
+            .membership_config
+            .voter_ids()
+            .count()
+            < 2;
+        while leading() && !alone && E::now() < deadline {
+            let Some(to) = self.successor(E::now()) else {
+                // Everybody's last acknowledgement is older than a heartbeat by chance, or nobody is there.
+                E::sleep(self.timing.heartbeat / 8).await;
+                continue;
+            };
+            let term = self.metrics.borrow_watched().current_term;
+            // Whoever acts on the lease must stop before the voters forget it.
+            self.given_away.store(term, Ordering::Release);
+            self.changes.send_if_modified(|view| {
+                view.leads_until = None;
+                true
+            });
+            tracing::info!(term, to, "handing leadership over");
+            if self.raft.trigger().transfer_leader(to).await.is_err() {
+                return;
+            }
+            // openraft does not resume a leadership it gave away: all that is left is to wait for the next leader.
+            let mut metrics = self.metrics.clone();
+            let done = async {
+                while metrics.borrow_watched().current_term == term {
+                    if metrics.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let _ = E::timeout_at(deadline, done).await;
+            return;
+        }
+    }
+
+    pub async fn shutdown(&self) {
+        if self.stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.tasks.stop();
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::debug!("Raft was stopped: {e}");
+        }
+        self.wal.close().await;
+    }
+}
+
+/// What is left of a deadline, as it travels; `None` when nothing is.
+pub fn left_ms(deadline: Instant, now: Instant) -> Option<u64> {
+    let left = deadline.saturating_since(now);
+    (left > Duration::ZERO).then(|| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// A read index of this member, which must lead. Concurrent calls share openraft's heartbeat rounds.
+pub async fn leader_read_index<E: Env>(
+    raft: &Raft<E>,
+    wait: Duration,
+) -> Result<LogIndex, ProposeError> {
+    let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(wait);
+    match raft.get_read_log_id(option).await {
+        Ok((read, _)) => Ok(log_index(read.log_id())),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+            Err(ProposeError::NotLeader {
+                leader: to.leader_id.map(MemberId),
+            })
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+            Err(ProposeError::NotLeader { leader: None })
+        }
+        Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
+    }
+}

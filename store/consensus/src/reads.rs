@@ -1,0 +1,96 @@
+//! Linearizable reads on any member: a read index from the leader, then a wait until this member has applied it.
+//! Promise: the index covers every write acknowledged before the call; while there is no leader the call waits, up to
+//! its deadline.
+
+use std::time::Duration;
+
+use barque_store_env::{Env, Instant};
+use barque_store_state::{LogIndex, MemberId};
+use futures::future::{Either, select};
+
+use crate::ProposeError;
+use crate::member::{Inner, leader_read_index, left_ms};
+use crate::transport::frame::Kind;
+use crate::transport::wire::{ErrorBody, ReadIndexBody, ReadIndexReplyBody};
+
+impl<E: Env> Inner<E> {
+    pub async fn read_index(&self, deadline: Instant) -> Result<LogIndex, ProposeError> {
+        let mut changes = self.changes();
+        let index = loop {
+            if self.stopping() {
+                return Err(ProposeError::Stopped);
+            }
+            let now = E::now();
+            let Some(left) = left_ms(deadline, now) else {
+                return Err(ProposeError::Timeout);
+            };
+            // One attempt is answered within a lease or not at all.
+            let wait = Duration::from_millis(left).min(self.timing.lease);
+            let attempt = match self.view().leader {
+                None => Err(ProposeError::NotLeader { leader: None }),
+                Some(leader) if leader == self.me => leader_read_index(&self.raft, wait).await,
+                Some(leader) => self.ask_read_index(leader, wait).await,
+            };
+            match attempt {
+                Ok(index) => break index,
+                Err(ProposeError::Stopped) => return Err(ProposeError::Stopped),
+                // A read changes nothing: whatever went wrong, it may be asked again.
+                Err(_) => {
+                    let pause = E::sleep_until(deadline.min(E::now() + self.timing.heartbeat / 4));
+                    let changed = Box::pin(changes.changed());
+                    if let Either::Left((Err(_), pause)) = select(changed, pause).await {
+                        pause.await;
+                    }
+                }
+            }
+        };
+        self.wait_applied(index, deadline).await?;
+        Ok(index)
+    }
+
+    async fn ask_read_index(
+        &self,
+        leader: MemberId,
+        wait: Duration,
+    ) -> Result<LogIndex, ProposeError> {
+        let nobody = ProposeError::NotLeader { leader: None };
+        let link = self.links.get(leader).ok_or(nobody.clone())?;
+        let body = ReadIndexBody {
+            timeout_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        };
+        let answer = link
+            .requests
+            .call(Kind::ReadIndex, body, E::now() + wait)
+            .await
+            .map_err(|_| nobody.clone())?;
+        match answer.kind {
+            Kind::ReadIndexReply => {
+                let reply: ReadIndexReplyBody = answer.parse().map_err(|_| nobody)?;
+                Ok(LogIndex(reply.index))
+            }
+            Kind::Error => Err(answer
+                .parse::<ErrorBody>()
+                .map_or(nobody, |e| e.propose_error())),
+            _ => Err(nobody),
+        }
+    }
+
+    async fn wait_applied(&self, index: LogIndex, deadline: Instant) -> Result<(), ProposeError> {
+        if self.applied.get() >= index.0 {
+            return Ok(());
+        }
+        let mut applied = self.applied.clone();
+        let reached = async {
+            while applied.get() < index.0 {
+                if applied.changed().await.is_err() {
+                    return Err(ProposeError::Stopped);
+                }
+            }
+            Ok(())
+        };
+        match E::timeout_at(deadline, reached).await {
+            Ok(result) => result,
+            Err(_) => Err(ProposeError::Timeout),
+        }
+    }
+}

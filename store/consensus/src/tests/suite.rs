@@ -1,0 +1,195 @@
+//! openraft's own suite of log storages, over the wal and real files, and what it leaves out: what a restart finds.
+//! Left out of the suite: the cases that make a snapshot, because this version makes none.
+
+use std::sync::Arc;
+
+use barque_store_env::real::{RealDisk, RealEnv};
+use barque_store_env::{Env, watch};
+use barque_store_wal::{Options, Wal};
+use openraft::StorageError;
+use openraft::entry::RaftEntry;
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::testing::log::{StoreBuilder, Suite};
+use tempfile::TempDir;
+
+use crate::Machine;
+use crate::limits::READ_CHUNK_BYTES;
+use crate::log_store::LogStore;
+use crate::machine::Applier;
+use crate::types::{Data, LogEntry, Payload, Types, Vote, log_id};
+
+type C = Types<RealEnv>;
+type Store = LogStore<RealEnv>;
+
+struct Free;
+/// The suite's entries leave gaps that `Book` would not take.
+struct Anything;
+impl Machine for Anything {
+    fn apply(
+        &self,
+        _: barque_store_state::LogIndex,
+        _: u64,
+        _: Option<&barque_store_state::Entry>,
+    ) -> Vec<barque_store_state::Outcome> {
+        Vec::new()
+    }
+}
+
+async fn open(dir: &TempDir) -> Store {
+    let (wal, recovered) =
+        Wal::<RealEnv>::open(RealDisk, &dir.path().join("log"), Options::default())
+            .await
+            .expect("the log opens");
+    LogStore::new(wal, recovered).expect("its records parse")
+}
+
+impl StoreBuilder<C, Store, Applier, TempDir> for Free {
+    async fn build(&self) -> Result<(TempDir, Store, Applier), StorageError<C>> {
+        let dir = TempDir::new().expect("a directory");
+        let store = open(&dir).await;
+        let applier = Applier::new(Arc::new(Anything), watch::channel(0).0);
+        Ok((dir, store, applier))
+    }
+}
+
+macro_rules! cases {
+    ($($case:ident)*) => {
+        $(
+            let (_dir, store, machine) = Free.build().await.expect("a fresh log");
+            Suite::<C, Store, Applier, Free, TempDir>::$case(store, machine)
+                .await
+                .unwrap_or_else(|e| panic!("{}: {e}", stringify!($case)));
+        )*
+    };
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passes_openrafts_own_suite() {
+    cases! {
+        last_membership_in_log_initial last_membership_in_log last_membership_in_log_multi_step
+        get_membership_initial get_membership_from_log_and_empty_sm get_membership_from_empty_log_and_sm
+        get_membership_from_log_le_sm_last_applied get_membership_from_log_gt_sm_last_applied_1
+        get_membership_from_log_gt_sm_last_applied_2
+        get_initial_state_without_init get_initial_state_with_state get_initial_state_last_log_gt_sm
+        save_vote get_log_entries limited_get_log_entries leader_bounded_stream entries_stream try_get_log_entry
+        log_reader_reads_new_entries initial_logs get_log_state get_log_id last_id_in_log
+        purge_logs_upto_0 purge_logs_upto_5
+        delete_logs_after_11 delete_logs_after_5 delete_logs_after_0 delete_logs_after_none
+        append_to_log
+    }
+}
+
+fn normal(term: u64, index: u64, bytes: usize) -> LogEntry {
+    let entry = barque_store_state::Entry {
+        time: barque_store_state::ClusterTime(index),
+        commands: vec![barque_store_state::Command::Put(barque_store_state::Put {
+            key: format!("{index}").into(),
+            value: vec![index as u8; bytes].into(),
+            ..Default::default()
+        })],
+    };
+    LogEntry::new(log_id(term, index), Payload::Normal(Data::propose(entry)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_finds_vote_mark_and_entries_as_they_were_left() {
+    let dir = TempDir::new().expect("a directory");
+    let mut store = open(&dir).await;
+    assert!(store.is_empty() && !store.has_voted());
+    let vote = Vote::new_committed(4, u64::MAX);
+    store.save_vote(&vote).await.expect("saved");
+    store
+        .blocking_append((0..10).map(|i| normal(3, i, 100)))
+        .await
+        .expect("appended");
+    store
+        .truncate_after(Some(log_id(3, 4)))
+        .await
+        .expect("truncated");
+    store
+        .blocking_append((5..8).map(|i| normal(4, i, 100)))
+        .await
+        .expect("appended");
+    store
+        .save_committed(Some(log_id(4, 6)))
+        .await
+        .expect("noted");
+    // The mark rides with what comes next.
+    store
+        .blocking_append([normal(4, 8, 1)])
+        .await
+        .expect("appended");
+    let before = store.try_get_log_entries(..).await.expect("in memory");
+    drop(store);
+
+    // The lock goes with the last handle's writer.
+    let mut again = None;
+    for _ in 0..200 {
+        match Wal::<RealEnv>::open(RealDisk, &dir.path().join("log"), Options::default()).await {
+            Ok((wal, recovered)) => {
+                again = Some(LogStore::<RealEnv>::new(wal, recovered).expect("parses"));
+                break;
+            }
+            Err(_) => RealEnv::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    }
+    let mut again = again.expect("the log opens again");
+    assert_eq!(again.read_vote().await.expect("read"), Some(vote));
+    assert_eq!(
+        again.read_committed().await.expect("read"),
+        Some(log_id(4, 6))
+    );
+    let after = again.try_get_log_entries(..).await.expect("in memory");
+    assert_eq!(after, before);
+    assert_eq!(after.len(), 9);
+    let Payload::Normal(data) = &after[5].payload else {
+        panic!("a normal entry");
+    };
+    assert!(data.take_proposed().is_none(), "read back, not proposed");
+    let entry = crate::record::entry(data.record()).expect("parses");
+    assert_eq!(entry.time.0, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_for_replication_is_bounded_and_never_starts_late() {
+    let dir = TempDir::new().expect("a directory");
+    let mut store = open(&dir).await;
+    let third = READ_CHUNK_BYTES / 3;
+    let sizes = [third, third, third, 2 * READ_CHUNK_BYTES, 10];
+    store
+        .blocking_append(
+            sizes
+                .iter()
+                .zip(0..)
+                .map(|(bytes, index)| normal(1, index, *bytes)),
+        )
+        .await
+        .expect("appended");
+    let mut chunks = Vec::new();
+    let mut next = 0;
+    while next < 5 {
+        let chunk = store.limited_get_log_entries(next, 5).await.expect("read");
+        assert_eq!(chunk[0].log_id.index, next);
+        next += chunk.len() as u64;
+        chunks.push(chunk.len());
+    }
+    assert_eq!(chunks, [2, 1, 1, 1]);
+    store.purge(log_id(1, 2)).await.expect("purged");
+    for below in 0..3 {
+        assert!(
+            store
+                .limited_get_log_entries(below, 5)
+                .await
+                .expect("never an error")
+                .is_empty()
+        );
+    }
+    assert_eq!(
+        store
+            .limited_get_log_entries(3, 5)
+            .await
+            .expect("read")
+            .len(),
+        1
+    );
+}

@@ -1,0 +1,189 @@
+//! The peer transport: length-framed protobuf over `Env`'s byte streams (PROTOCOL.md). Each pair of members keeps one
+//! connection for votes and heartbeats, one for forwarded requests, and one per append stream, so that nothing big
+//! delays a heartbeat.
+//! Not here: what Raft does with a message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use barque_store_env::{Conn, Env, Net, WriteHalf};
+use barque_store_state::MemberId;
+
+use crate::limits;
+
+pub mod call;
+pub mod frame;
+pub mod network;
+pub mod serve;
+pub mod session;
+pub mod wire;
+
+use call::Caller;
+use frame::{Frame, FrameError, Kind, Reader};
+use wire::{FEATURES, Hello, Lane, PROTOCOL, PROTOCOL_OLDEST, Refused, Welcome};
+
+/// Who this member is to its peers.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub cluster_id: u64,
+    pub member: MemberId,
+}
+
+/// How long a peer may stay silent, by what is waiting for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub connect: Duration,
+    /// Unanswered calls or appends older than this end their connection.
+    pub answer: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot connect to member {member:x} at {addr}: {cause}")]
+    Unreachable {
+        member: u64,
+        addr: String,
+        cause: std::io::Error,
+    },
+    #[error("member {member:x} at {addr} did not answer in {timeout:?}")]
+    Silent {
+        member: u64,
+        addr: String,
+        timeout: Duration,
+    },
+    #[error("member {member:x} at {addr} refuses this one: {reason}")]
+    Refused {
+        member: u64,
+        addr: String,
+        reason: String,
+    },
+    #[error("handshake with member {member:x} at {addr}: {cause}")]
+    Handshake {
+        member: u64,
+        addr: String,
+        cause: FrameError,
+    },
+}
+
+type ReadOf<E> = <<<E as Env>::Net as Net>::Conn as Conn>::Read;
+type WriteOf<E> = <<<E as Env>::Net as Net>::Conn as Conn>::Write;
+
+/// Reaches one other member.
+pub struct Peer<E: Env> {
+    pub member: MemberId,
+    pub addr: String,
+    net: E::Net,
+    me: Identity,
+    patience: Patience,
+}
+
+impl<E: Env> Peer<E> {
+    /// A fresh connection that has said hello.
+    pub async fn connect(
+        &self,
+        lane: Lane,
+    ) -> Result<(Reader<ReadOf<E>>, WriteOf<E>), ConnectError> {
+        let timeout = self.patience.connect;
+        match E::timeout(timeout, self.greet(lane)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ConnectError::Silent {
+                member: self.member.0,
+                addr: self.addr.clone(),
+                timeout,
+            }),
+        }
+    }
+
+    async fn greet(&self, lane: Lane) -> Result<(Reader<ReadOf<E>>, WriteOf<E>), ConnectError> {
+        let (member, addr) = (self.member.0, || self.addr.clone());
+        let unreachable = |cause| ConnectError::Unreachable {
+            member,
+            addr: addr(),
+            cause,
+        };
+        let handshake = |cause| ConnectError::Handshake {
+            member,
+            addr: addr(),
+            cause,
+        };
+        let conn = self.net.connect(&self.addr).await.map_err(unreachable)?;
+        let (read, mut write) = conn.split();
+        let mut read = Reader::new(read);
+        let hello = Hello {
+            cluster_id: self.me.cluster_id,
+            from: self.me.member.0,
+            to: member,
+            protocol: PROTOCOL,
+            protocol_oldest: PROTOCOL_OLDEST,
+            features: FEATURES,
+            lane: lane as i32,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        };
+        write
+            .write_all(Frame::encode(Kind::Hello, 0, &hello))
+            .await
+            .map_err(unreachable)?;
+        let answer = read
+            .next(limits::HELLO_BYTES_MAX)
+            .await
+            .map_err(handshake)?
+            .ok_or_else(|| handshake(FrameError::Cut))?;
+        match answer.kind {
+            Kind::Welcome => {
+                answer.parse::<Welcome>().map_err(handshake)?;
+                Ok((read, write))
+            }
+            Kind::Refused => Err(ConnectError::Refused {
+                member,
+                addr: addr(),
+                reason: answer.parse::<Refused>().map_err(handshake)?.reason,
+            }),
+            other => Err(handshake(FrameError::Kind(other as u8))),
+        }
+    }
+}
+
+/// The standing ways to one other member.
+pub struct Link<E: Env> {
+    pub peer: Arc<Peer<E>>,
+    pub control: Caller<E>,
+    pub requests: Caller<E>,
+}
+
+/// The ways to all other members.
+pub struct Links<E: Env> {
+    links: BTreeMap<MemberId, Link<E>>,
+}
+
+impl<E: Env> Links<E> {
+    pub fn new(
+        net: E::Net,
+        me: Identity,
+        patience: Patience,
+        peers: impl Iterator<Item = (MemberId, String)>,
+        tasks: &crate::tasks::Tasks<E>,
+    ) -> Self {
+        let links = peers
+            .map(|(member, addr)| {
+                let peer = Arc::new(Peer {
+                    member,
+                    addr,
+                    net: net.clone(),
+                    me: me.clone(),
+                    patience,
+                });
+                let link = Link {
+                    control: Caller::start(peer.clone(), Lane::Control, tasks),
+                    requests: Caller::start(peer.clone(), Lane::Requests, tasks),
+                    peer,
+                };
+                (member, link)
+            })
+            .collect();
+        Links { links }
+    }
+    pub fn get(&self, member: MemberId) -> Option<&Link<E>> {
+        self.links.get(&member)
+    }
+}

@@ -1,0 +1,224 @@
+//! openraft's network traits over the transport's calls and append sessions.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use barque_store_env::Env;
+use barque_store_state::MemberId;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use openraft::alias::SnapshotOf;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{Config, OptionalSend};
+use prost::Message;
+
+use super::Links;
+use super::call::CallError;
+use super::frame::{Frame, FrameError, Kind};
+use super::session::{self, broken, unreachable};
+use super::wire::{
+    AppendBody, AppendReplyBody, ErrorBody, TransferBody, TransferReplyBody, VoteBody,
+    VoteReplyBody,
+};
+use crate::Peer;
+use crate::types::{Types, Vote};
+
+/// Makes clients for openraft.
+pub struct Factory<E: Env>(pub Arc<Links<E>>);
+
+impl<E: Env> RaftNetworkFactory<Types<E>> for Factory<E> {
+    type Network = Client<E>;
+    async fn new_client(&mut self, target: u64, _node: &Peer) -> Client<E> {
+        Client {
+            links: self.0.clone(),
+            target: MemberId(target),
+            heartbeats: false,
+        }
+    }
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &Peer) -> Client<E> {
+        Client {
+            links: self.0.clone(),
+            target: MemberId(target),
+            heartbeats: true,
+        }
+    }
+}
+
+pub struct Client<E: Env> {
+    links: Arc<Links<E>>,
+    target: MemberId,
+    /// A heartbeat is one call among the votes, never behind entries.
+    heartbeats: bool,
+}
+
+impl<E: Env> Client<E> {
+    async fn call<M: Message + 'static>(
+        &self,
+        kind: Kind,
+        body: M,
+        timeout: Duration,
+    ) -> Result<Frame, RPCError<Types<E>>> {
+        let link = self
+            .links
+            .get(self.target)
+            .ok_or_else(|| unreachable(format!("member {:x} is not configured", self.target.0)))?;
+        let frame = link
+            .control
+            .call(kind, body, E::now() + timeout)
+            .await
+            .map_err(|e| match e {
+                CallError::NotSent(_) => unreachable(e),
+                CallError::Lost(_) => broken(e),
+            })?;
+        if frame.kind == Kind::Error {
+            return Err(broken(frame.parse::<ErrorBody>().map_err(broken)?.text));
+        }
+        Ok(frame)
+    }
+
+    async fn ask_vote(
+        &self,
+        kind: Kind,
+        rpc: VoteRequest<Types<E>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<E>>, RPCError<Types<E>>> {
+        let frame = self
+            .call(kind, VoteBody::new(&rpc), option.hard_ttl())
+            .await?;
+        expect(&frame, Kind::VoteReply)?;
+        let reply: VoteReplyBody = frame.parse().map_err(broken)?;
+        reply.response().map_err(broken)
+    }
+
+    async fn append(
+        &self,
+        rpc: AppendEntriesRequest<Types<E>>,
+        option: RPCOption,
+    ) -> Result<StreamAppendResult<Types<E>>, RPCError<Types<E>>> {
+        let frame = self
+            .call(Kind::Append, AppendBody::new(&rpc), option.hard_ttl())
+            .await?;
+        expect(&frame, Kind::AppendReply)?;
+        let reply: AppendReplyBody = frame.parse().map_err(broken)?;
+        reply.result().map_err(broken)
+    }
+}
+
+fn expect<E: Env>(frame: &Frame, kind: Kind) -> Result<(), RPCError<Types<E>>> {
+    if frame.kind == kind {
+        Ok(())
+    } else {
+        Err(broken(FrameError::Kind(frame.kind as u8)))
+    }
+}
+
+impl<E: Env> RaftNetworkV2<Types<E>> for Client<E> {
+    type SnapshotData = ();
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types<E>>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types<E>>, RPCError<Types<E>>> {
+        let last = rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id);
+        let result = self.append(rpc, option).await?;
+        Ok(match result {
+            Ok(upto) if upto != last => AppendEntriesResponse::PartialSuccess(upto),
+            other => other.into(),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<Types<E>>, RPCError<Types<E>>>>,
+            RPCError<Types<E>>,
+        >,
+    >
+    where
+        S: futures::Stream<Item = AppendEntriesRequest<Types<E>>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if self.heartbeats {
+                let Some(rpc) = input.next().await else {
+                    return Ok(futures::stream::empty().boxed());
+                };
+                let result = self.append(rpc, option).await;
+                return Ok(futures::stream::once(async { result }).boxed());
+            }
+            let Some(link) = self.links.get(self.target) else {
+                // The request is taken first: openraft sleeps its backoff there (guard 6).
+                let _ = input.next().await;
+                return Err(unreachable(format!(
+                    "member {:x} is not configured",
+                    self.target.0
+                )));
+            };
+            session::open(link.peer.clone(), input).await
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types<E>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<E>>, RPCError<Types<E>>> {
+        self.ask_vote(Kind::Vote, rpc, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types<E>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<E>>, RPCError<Types<E>>> {
+        self.ask_vote(Kind::PreVote, rpc, option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        _snapshot: SnapshotOf<Types<E>, ()>,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types<E>>, StreamingError<Types<E>>> {
+        Err(StreamingError::Unreachable(Unreachable::new(
+            &anyerror::AnyError::error("this version makes no snapshots"),
+        )))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types<E>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<E>>, RPCError<Types<E>>> {
+        let frame = self
+            .call(Kind::Transfer, TransferBody::new(&req), option.hard_ttl())
+            .await?;
+        expect(&frame, Kind::TransferReply)?;
+        let reply: TransferReplyBody = frame.parse().map_err(broken)?;
+        if reply.refused.is_empty() {
+            return Ok(Ok(()));
+        }
+        // openraft only logs this; which of the two reasons it was is in the target's log.
+        Ok(Err(TransferLeaderError::LogNotFlushed {
+            expected: req.last_log_id().copied(),
+            actual: None,
+        }))
+    }
+}
+
+/// Kept beside the network: what openraft is told to wait between attempts.
+pub fn backoff(config: &mut Config, heartbeat: Duration) {
+    config.backoff = format!("{}ms", (heartbeat.as_millis() * 2).max(1));
+}

@@ -1,0 +1,549 @@
+//! The simulated disk: operations that take time, stall, fail and are cut short by a crash, over the tree in `fs`.
+//! Promise: operations of one handle are carried out in the order they were first polled, also when their caller goes
+//! away; a write in progress when the process dies leaves a prefix of itself in the file.
+//! Not here: what survives a power loss (`fs` decides).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Disk, File, Open};
+
+use super::fs::{Fs, Inode};
+use super::node::Death;
+use super::world::{Event, World, nanos, try_with, with};
+use super::{NodeId, sleep};
+
+/// How long operations take: between the two, at random, each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskProfile {
+    /// Reading or writing one piece in the page cache.
+    pub access: (Duration, Duration),
+    /// fdatasync, directory sync.
+    pub sync: (Duration, Duration),
+    /// Opening, renaming, removing, listing.
+    pub names: (Duration, Duration),
+}
+
+impl Default for DiskProfile {
+    /// A datacentre SSD.
+    fn default() -> Self {
+        let us = Duration::from_micros;
+        DiskProfile {
+            access: (us(2), us(20)),
+            sync: (us(80), us(1_500)),
+            names: (us(5), us(50)),
+        }
+    }
+}
+
+/// A kind of operation, for planting errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskOp {
+    Read,
+    Write,
+    /// fdatasync and directory syncs.
+    Sync,
+    Names,
+}
+
+/// An error planted in a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskFault {
+    pub on: DiskOp,
+    /// So many more operations of the kind succeed first.
+    pub after: u64,
+    pub error: io::ErrorKind,
+}
+
+/// One open file of the whole world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Handle(u64);
+type OpId = u64;
+
+enum Kind {
+    Len,
+    Read(u64, usize),
+    Write(u64, Bytes),
+    WriteSync(u64, Bytes),
+    Sync,
+    SetLen(u64),
+}
+
+#[derive(Debug)]
+enum Value {
+    Unit,
+    Number(u64),
+    Data(Bytes),
+}
+
+struct Running {
+    op: OpId,
+    kind: Kind,
+    /// The page cache has it; only the sync is missing.
+    accessed: bool,
+}
+
+struct OpenFile {
+    inode: Inode,
+    writable: bool,
+    /// Its `SimFile` is still there.
+    held: bool,
+    running: Option<Running>,
+    waiting: VecDeque<(OpId, Kind)>,
+}
+
+struct Waiting {
+    waker: Option<Waker>,
+    result: Option<io::Result<Value>>,
+}
+
+/// Everything a machine's disk is.
+#[derive(Default)]
+pub(super) struct DiskState {
+    pub profile: DiskProfile,
+    pub stalled_until: u64,
+    pub fault: Option<DiskFault>,
+    fs: Fs,
+    open: BTreeMap<Handle, OpenFile>,
+    /// Results on their way to whoever asked. An operation whose caller went away has none.
+    answers: BTreeMap<OpId, Waiting>,
+    /// Which lock call holds the file.
+    locks: BTreeMap<PathBuf, u64>,
+    made: u64,
+}
+
+impl DiskState {
+    fn fails(&mut self, op: DiskOp) -> io::Result<()> {
+        match &mut self.fault {
+            Some(fault) if fault.on == op => {
+                if fault.after == 0 {
+                    return Err(io::Error::new(fault.error, "planted disk error"));
+                }
+                fault.after -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.made += 1;
+        self.made
+    }
+
+    fn answer(&mut self, op: OpId, result: io::Result<Value>) {
+        if let Some(waiting) = self.answers.get_mut(&op) {
+            waiting.result = Some(result);
+            if let Some(waker) = waiting.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Closes the file once nobody holds it and nothing is left to do.
+    fn close_idle(&mut self, handle: Handle) {
+        if let Some(file) = self.open.get(&handle)
+            && !file.held
+            && file.running.is_none()
+            && file.waiting.is_empty()
+        {
+            self.open.remove(&handle);
+        }
+    }
+}
+
+const HANDLES_PER_NODE: u64 = 1 << 40;
+
+impl Handle {
+    fn new(node: NodeId, number: u64) -> Self {
+        Handle(u64::from(node.0) * HANDLES_PER_NODE + number)
+    }
+    fn node(self) -> NodeId {
+        NodeId((self.0 / HANDLES_PER_NODE) as u32)
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("this file was open in a process that has died")
+}
+
+impl World {
+    fn disk_submit(&mut self, handle: Handle, kind: Kind) -> io::Result<OpId> {
+        let disk = &mut self.node(handle.node()).disk;
+        let op = disk.number();
+        let file = disk.open.get_mut(&handle).ok_or_else(dead)?;
+        file.waiting.push_back((op, kind));
+        let idle = file.running.is_none();
+        let waiting = Waiting {
+            waker: None,
+            result: None,
+        };
+        disk.answers.insert(op, waiting);
+        if idle {
+            self.disk_next(handle);
+        }
+        Ok(op)
+    }
+
+    fn disk_next(&mut self, handle: Handle) {
+        let disk = &mut self.node(handle.node()).disk;
+        let profile = disk.profile;
+        let Some(file) = disk.open.get_mut(&handle) else {
+            return;
+        };
+        let Some((op, kind)) = file.waiting.pop_front() else {
+            disk.close_idle(handle);
+            return;
+        };
+        let accessed = matches!(kind, Kind::Sync);
+        file.running = Some(Running { op, kind, accessed });
+        let time = if accessed {
+            profile.sync
+        } else {
+            profile.access
+        };
+        self.disk_later(handle, time);
+    }
+
+    fn disk_later(&mut self, handle: Handle, (low, high): (Duration, Duration)) {
+        let took = self.rng.between(nanos(low), nanos(high));
+        self.schedule(self.now.saturating_add(took), Event::Disk(handle));
+    }
+
+    /// The running operation's present phase ends.
+    pub fn disk_event(&mut self, handle: Handle) {
+        let now = self.now;
+        let mut rng = self.rng.clone();
+        let disk = &mut self.node(handle.node()).disk;
+        let profile = disk.profile;
+        if disk.stalled_until > now {
+            let until = disk.stalled_until;
+            self.schedule(until, Event::Disk(handle));
+            return;
+        }
+        // A machine that died meanwhile has no open files any more.
+        let Some(running) = disk.open.get_mut(&handle).and_then(|f| f.running.take()) else {
+            return;
+        };
+        let inode = disk.open[&handle].inode;
+        let (op, kind) = (running.op, running.kind);
+        if running.accessed {
+            let done = disk.fails(DiskOp::Sync);
+            match done {
+                Ok(()) => disk.fs.sync(inode),
+                Err(_) => disk.fs.sync_failing(inode, &mut rng),
+            }
+            disk.answer(op, done.map(|()| Value::Unit));
+        } else {
+            let what = match kind {
+                Kind::Len | Kind::Read(..) => DiskOp::Read,
+                _ => DiskOp::Write,
+            };
+            let result = disk.fails(what).map(|()| match &kind {
+                Kind::Len => Value::Number(disk.fs.len(inode)),
+                Kind::Read(offset, len) => Value::Data(disk.fs.read(inode, *offset, *len).into()),
+                Kind::Write(offset, data) | Kind::WriteSync(offset, data) => {
+                    disk.fs.write(inode, *offset, data);
+                    Value::Unit
+                }
+                Kind::SetLen(len) => {
+                    disk.fs.set_len(inode, *len);
+                    Value::Unit
+                }
+                Kind::Sync => Value::Unit,
+            });
+            if matches!(kind, Kind::WriteSync(..)) && result.is_ok() {
+                let file = disk.open.get_mut(&handle).expect("looked up above");
+                let accessed = true;
+                file.running = Some(Running { op, kind, accessed });
+                self.rng = rng;
+                self.disk_later(handle, profile.sync);
+                return;
+            }
+            disk.answer(op, result);
+        }
+        self.rng = rng;
+        self.trace.note(op ^ 0xd15c_0000_0000_0000);
+        self.disk_next(handle);
+    }
+
+    /// The machine's processes die; with the power, its page cache goes too.
+    pub fn disk_die(&mut self, node: NodeId, death: Death) {
+        let mut rng = self.rng.clone();
+        let disk = &mut self.node(node).disk;
+        disk.locks.clear();
+        for (_, file) in std::mem::take(&mut disk.open) {
+            if let Some(Running {
+                kind: Kind::Write(offset, data) | Kind::WriteSync(offset, data),
+                accessed: false,
+                ..
+            }) = &file.running
+            {
+                let done = rng.below(data.len() as u64 + 1) as usize;
+                disk.fs.write(file.inode, *offset, &data[..done]);
+            }
+        }
+        disk.fs.close_all();
+        let ops: Vec<OpId> = disk.answers.keys().copied().collect();
+        for op in ops {
+            disk.answer(op, Err(dead()));
+        }
+        if death == Death::PowerLoss {
+            disk.fs.lose_power(&mut rng);
+            disk.stalled_until = 0;
+        }
+        self.rng = rng;
+    }
+}
+
+/// A machine's file system.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    pub(super) node: NodeId,
+}
+
+/// An open file; void once its machine's processes have died.
+#[derive(Debug)]
+pub struct SimFile {
+    handle: Handle,
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        try_with(|w| {
+            let disk = &mut w.node(self.handle.node()).disk;
+            if let Some(file) = disk.open.get_mut(&self.handle) {
+                file.held = false;
+                disk.close_idle(self.handle);
+            }
+        });
+    }
+}
+
+/// A held lock; void once its machine's processes have died.
+#[derive(Debug)]
+pub struct SimLock {
+    node: NodeId,
+    path: PathBuf,
+    number: u64,
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        try_with(|w| {
+            let locks = &mut w.node(self.node).disk.locks;
+            if locks.get(&self.path) == Some(&self.number) {
+                locks.remove(&self.path);
+            }
+        });
+    }
+}
+
+impl SimDisk {
+    /// Carries out a change or question of names: at a random moment within the time it takes, once no stall holds it.
+    async fn names<T>(
+        &self,
+        op: DiskOp,
+        act: impl FnOnce(&mut DiskState) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let life = with(|w| w.node(self.node).life);
+        let profile = with(|w| w.node(self.node).disk.profile);
+        let (low, high) = match op {
+            DiskOp::Sync => profile.sync,
+            _ => profile.names,
+        };
+        let time = with(|w| w.rng.between(nanos(low), nanos(high)));
+        let before = with(|w| w.rng.below(time + 1));
+        sleep(Duration::from_nanos(before)).await;
+        loop {
+            let left = with(|w| {
+                let now = w.now;
+                w.node(self.node).disk.stalled_until.saturating_sub(now)
+            });
+            if left == 0 {
+                break;
+            }
+            sleep(Duration::from_nanos(left)).await;
+        }
+        let result = with(|w| {
+            let node = w.node(self.node);
+            if node.life != life {
+                return Err(dead());
+            }
+            node.disk.fails(op)?;
+            act(&mut node.disk)
+        });
+        sleep(Duration::from_nanos(time - before)).await;
+        result
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+    type Lock = SimLock;
+
+    async fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.names(DiskOp::Names, |d| d.fs.create_dir_all(dir))
+            .await
+    }
+
+    async fn open(&self, path: &Path, how: Open) -> io::Result<SimFile> {
+        let node = self.node;
+        self.names(DiskOp::Names, |d| {
+            let inode = d.fs.open(path, how)?;
+            let handle = Handle::new(node, d.number());
+            let file = OpenFile {
+                inode,
+                writable: how != Open::Read,
+                held: true,
+                running: None,
+                waiting: VecDeque::new(),
+            };
+            d.open.insert(handle, file);
+            Ok(SimFile { handle })
+        })
+        .await
+    }
+
+    async fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.names(DiskOp::Names, |d| Ok(d.fs.exists(path))).await
+    }
+    async fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.names(DiskOp::Names, |d| d.fs.list(dir)).await
+    }
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.names(DiskOp::Names, |d| d.fs.rename(from, to)).await
+    }
+    async fn remove(&self, path: &Path) -> io::Result<()> {
+        self.names(DiskOp::Names, |d| d.fs.remove(path)).await
+    }
+    async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.names(DiskOp::Sync, |d| d.fs.sync_dir(dir)).await
+    }
+
+    async fn lock(&self, path: &Path) -> io::Result<SimLock> {
+        let node = self.node;
+        self.names(DiskOp::Names, |d| {
+            if !d.fs.exists(path) {
+                d.fs.open(path, Open::CreateNew)?;
+            }
+            if d.locks.contains_key(path) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let number = d.number();
+            d.locks.insert(path.to_owned(), number);
+            Ok(SimLock {
+                node,
+                path: path.to_owned(),
+                number,
+            })
+        })
+        .await
+    }
+}
+
+/// One operation on an open file; queued when first polled.
+struct Operation {
+    handle: Handle,
+    state: State,
+}
+
+enum State {
+    New(Kind),
+    Queued(OpId),
+    Over,
+}
+
+impl Future for Operation {
+    type Output = io::Result<Value>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let handle = self.handle;
+        let op = match std::mem::replace(&mut self.state, State::Over) {
+            State::Over => panic!("polled after it was ready"),
+            State::Queued(op) => op,
+            State::New(kind) => match with(|w| w.disk_submit(handle, kind)) {
+                Ok(op) => op,
+                Err(e) => return Poll::Ready(Err(e)),
+            },
+        };
+        let waker = cx.waker().clone();
+        let (out, _old) = with(|w| {
+            let answers = &mut w.node(handle.node()).disk.answers;
+            let waiting = answers.get_mut(&op).expect("answered once");
+            match waiting.result.take() {
+                Some(result) => {
+                    answers.remove(&op);
+                    (Some(result), None)
+                }
+                None => (None, waiting.waker.replace(waker)),
+            }
+        });
+        match out {
+            Some(result) => Poll::Ready(result),
+            None => {
+                self.state = State::Queued(op);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if let State::Queued(op) = self.state {
+            let _old = try_with(|w| w.node(self.handle.node()).disk.answers.remove(&op));
+        }
+    }
+}
+
+impl SimFile {
+    async fn ask(&self, kind: Kind) -> io::Result<Value> {
+        let changes = !matches!(kind, Kind::Len | Kind::Read(..) | Kind::Sync);
+        let allowed = with(|w| {
+            let open = &w.node(self.handle.node()).disk.open;
+            open.get(&self.handle).is_some_and(|f| f.writable)
+        });
+        if changes && !allowed {
+            return Err(io::Error::other("not open for writing"));
+        }
+        Operation {
+            handle: self.handle,
+            state: State::New(kind),
+        }
+        .await
+    }
+}
+
+impl File for SimFile {
+    async fn len(&self) -> io::Result<u64> {
+        match self.ask(Kind::Len).await? {
+            Value::Number(len) => Ok(len),
+            other => unreachable!("a length was asked for, got {other:?}"),
+        }
+    }
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        match self.ask(Kind::Read(offset, len)).await? {
+            Value::Data(data) => Ok(data),
+            other => unreachable!("data was asked for, got {other:?}"),
+        }
+    }
+    async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()> {
+        self.ask(Kind::Write(offset, data)).await.map(drop)
+    }
+    async fn write_sync(&self, offset: u64, data: Bytes) -> io::Result<()> {
+        self.ask(Kind::WriteSync(offset, data)).await.map(drop)
+    }
+    async fn sync_data(&self) -> io::Result<()> {
+        self.ask(Kind::Sync).await.map(drop)
+    }
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.ask(Kind::SetLen(len)).await.map(drop)
+    }
+}

@@ -1,0 +1,254 @@
+//! The order of a start: check the flags, claim the directory, recover through consensus, then serve.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use barque_store_consensus::{self as consensus, Consensus};
+use barque_store_env::{Env, Instant};
+use barque_store_state::*;
+use tokio::sync::oneshot;
+
+use crate::identity::Identity;
+use crate::machine::Machine;
+use crate::queue::{Queue, Reply, Waiting, Worker};
+use crate::{Config, Member, Shared, StartError, Store, ids, leases, reads};
+
+/// Commands of other members enter the same queue as our own clients'.
+struct FromPeers {
+    queue: Arc<Queue>,
+}
+
+impl consensus::Forwarded for FromPeers {
+    fn propose(
+        &self,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Vec<Result<Outcome, consensus::ProposeError>>> + Send>> {
+        let mut answers = Vec::with_capacity(commands.len());
+        self.queue.push(commands.into_iter().map(|command| {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            Waiting {
+                command,
+                deadline,
+                reply: Reply::Peer(reply),
+            }
+        }));
+        Box::pin(async move {
+            let mut results = Vec::with_capacity(answers.len());
+            for answer in answers {
+                results.push(
+                    answer
+                        .await
+                        .unwrap_or(Err(consensus::ProposeError::Stopped)),
+                );
+            }
+            results
+        })
+    }
+}
+
+/// `host:port` of a peer URL.
+fn peer_address(url: &str) -> Result<String, StartError> {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    match rest.map(|r| r.trim_end_matches('/')) {
+        Some(address)
+            if address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
+        {
+            Ok(address.to_owned())
+        }
+        _ => Err(StartError::Config(format!(
+            "--initial-cluster: {url:?} is not a peer URL; it should look like http://HOST:PORT"
+        ))),
+    }
+}
+
+/// The members that the flags name, by id, and this one's id.
+fn members(config: &Config) -> Result<(Vec<Member>, MemberId), StartError> {
+    let mut members = Vec::with_capacity(config.initial_cluster.len());
+    let mut own = None;
+    for (name, peer_urls) in &config.initial_cluster {
+        if peer_urls.is_empty() {
+            return Err(StartError::Config(format!(
+                "--initial-cluster: member {name:?} has no peer URL"
+            )));
+        }
+        let id = ids::member_id(peer_urls, &config.cluster_token);
+        let mut client_urls = Vec::new();
+        if *name == config.name {
+            own = Some(id);
+            client_urls.clone_from(&config.advertise_client_urls);
+        }
+        members.push(Member {
+            id,
+            name: name.clone(),
+            peer_urls: peer_urls.clone(),
+            client_urls,
+        });
+    }
+    members.sort_by_key(|m| m.id);
+    if members.windows(2).any(|pair| pair[0].id == pair[1].id) {
+        return Err(StartError::Config(
+            "--initial-cluster: two members have the same peer URLs".into(),
+        ));
+    }
+    let own = own.ok_or_else(|| {
+        let names: Vec<&str> = config.initial_cluster.keys().map(String::as_str).collect();
+        StartError::Config(format!(
+            "--initial-cluster does not name this member: --name is {:?}, the list has {}",
+            config.name,
+            names.join(", ")
+        ))
+    })?;
+    Ok((members, own))
+}
+
+pub(crate) async fn start<E: Env>(
+    config: Config,
+    disk: E::Disk,
+    net: E::Net,
+) -> Result<Store<E>, StartError> {
+    if config.election < config.heartbeat * 5 {
+        return Err(StartError::Config(format!(
+            "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
+            config.election.as_millis(),
+            config.heartbeat.as_millis()
+        )));
+    }
+    let (members, member) = members(&config)?;
+    let cluster_id = ids::cluster_id(members.iter().map(|m| m.id));
+    let dir = config.data_dir.join("member");
+    // Name by name, each synced: a directory lost with the power would be a member that forgot its votes.
+    barque_store_wal::create_dir(&disk, &dir)
+        .await
+        .map_err(|cause| StartError::DataDir {
+            dir: dir.clone(),
+            reason: format!("cannot create it: {cause}"),
+        })?;
+
+    let mut peers = BTreeMap::new();
+    for m in &members {
+        peers.insert(
+            m.id,
+            consensus::Peer {
+                addr: peer_address(&m.peer_urls[0])?,
+            },
+        );
+    }
+    Identity { cluster_id, member }
+        .claim::<E>(&disk, &dir)
+        .await?;
+
+    let machine = Arc::new(Machine::<E>::new());
+    let queue = Arc::new(Queue::new());
+    let consensus = Consensus::<E>::start(
+        consensus::Config {
+            member,
+            cluster_id,
+            dir: dir.join("wal"),
+            listen: config.listen_peer.clone(),
+            peers,
+            heartbeat: config.heartbeat,
+            election: config.election,
+            guards: config.guards,
+        },
+        disk,
+        net,
+        machine.clone(),
+        Arc::new(FromPeers {
+            queue: queue.clone(),
+        }),
+    )
+    .await
+    .map_err(|error| match error {
+        consensus::StartError::Listen { addr, cause } => StartError::Listen { addr, cause },
+        consensus::StartError::Log(reason) => StartError::DataDir {
+            dir: dir.clone(),
+            reason,
+        },
+        consensus::StartError::Other(reason) => StartError::Other(reason),
+    })?;
+
+    let shared = Arc::new(Shared {
+        member,
+        cluster_id,
+        members,
+        request_timeout: Duration::from_secs(5) + config.election * 2,
+        machine: machine.clone(),
+        queue: queue.clone(),
+        readers: Arc::new(reads::Readers::default()),
+        keep_alives: leases::KeepAlives::default(),
+        consensus: consensus.clone(),
+        tasks: parking_lot::Mutex::new(Vec::new()),
+    });
+    // The worker is not aborted at a stop: it answers what is in flight and ends by itself once the queue is closed.
+    E::spawn(
+        "proposals",
+        Worker {
+            member,
+            queue,
+            machine: machine.clone(),
+            consensus: consensus.clone(),
+        }
+        .run(),
+    );
+    let tasks = vec![
+        E::spawn("read-index", shared.readers.clone().run(consensus)),
+        E::spawn("keep-alives", leases::coalesce(shared.clone())),
+        E::spawn("lease-expiry", leases::expire(shared.clone())),
+        E::spawn(
+            "watch-progress",
+            tick_progress(machine, config.progress_interval),
+        ),
+        E::spawn(
+            "publish",
+            publish(shared.clone(), config.name, config.advertise_client_urls),
+        ),
+    ];
+    *shared.tasks.lock() = tasks;
+    Ok(Store { shared })
+}
+
+/// Periodic progress notifications for watches that asked for them.
+async fn tick_progress<E: Env>(machine: Arc<Machine<E>>, interval: Duration) {
+    loop {
+        E::sleep(interval).await;
+        let mut hub = machine.hub.lock();
+        let revision = machine.state.read().revision();
+        hub.tick_progress(revision);
+    }
+}
+
+/// Tells the cluster this member's client URLs, until they stand in the replicated state (etcd's "publish").
+async fn publish<E: Env>(shared: Arc<Shared<E>>, name: String, client_urls: Vec<String>) {
+    loop {
+        let known = shared
+            .machine
+            .state
+            .read()
+            .published()
+            .get(&shared.member)
+            .is_some_and(|m| m.client_urls == client_urls && m.name == name);
+        if known {
+            return;
+        }
+        let command = Command::MemberPublish {
+            member: shared.member,
+            name: name.clone(),
+            client_urls: client_urls.clone(),
+        };
+        if shared
+            .propose(command, E::now() + shared.request_timeout)
+            .await
+            .is_err()
+        {
+            E::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Read index, in rounds: everybody who asks while a round is on its way shares the next one.
+//! Promise: a reader is answered only by a round that began after it asked, so its read sees every write that was
+//! acknowledged before.
+
+use std::sync::Arc;
+
+use barque_store_consensus::Consensus;
+use barque_store_env::{Env, Instant};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::ProposeError;
+use crate::limits::READERS_MAX;
+
+struct Reader {
+    deadline: Instant,
+    reply: oneshot::Sender<Result<(), ProposeError>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Readers {
+    waiting: Mutex<Vec<Reader>>,
+    arrived: Notify,
+}
+
+impl Readers {
+    /// Joins the next round.
+    pub(crate) async fn wait<E: Env>(&self, deadline: Instant) -> Result<(), ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock();
+            if waiting.len() >= READERS_MAX {
+                return Err(ProposeError::TooManyRequests);
+            }
+            waiting.push(Reader { deadline, reply });
+        }
+        self.arrived.notify_one();
+        match E::timeout_at(deadline, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(ProposeError::Stopped),
+            Err(_) => Err(ProposeError::Timeout),
+        }
+    }
+
+    /// The one task that runs the rounds.
+    pub(crate) async fn run<E: Env>(self: Arc<Self>, consensus: Consensus<E>) {
+        loop {
+            let readers = std::mem::take(&mut *self.waiting.lock());
+            if readers.is_empty() {
+                self.arrived.notified().await;
+                continue;
+            }
+            let deadline = readers.iter().map(|r| r.deadline).max().expect("not empty");
+            let result = consensus.read_index(deadline).await;
+            for reader in readers {
+                let answer = match &result {
+                    Ok(_) => Ok(()),
+                    Err(failure) => Err(read_error(failure)),
+                };
+                // A reader that is gone has stopped waiting.
+                drop(reader.reply.send(answer));
+            }
+        }
+    }
+}
+
+/// A read changes nothing: an unknown outcome is simply no answer in time.
+fn read_error(failure: &barque_store_consensus::ProposeError) -> ProposeError {
+    use barque_store_consensus::ProposeError as Failure;
+    match failure {
+        Failure::NotLeader { .. } => ProposeError::NoLeader,
+        Failure::Unknown | Failure::Timeout => ProposeError::Timeout,
+        Failure::Busy => ProposeError::TooManyRequests,
+        Failure::Stopped => ProposeError::Stopped,
+    }
+}

@@ -1,0 +1,112 @@
+//! The only writer. Takes committed entries in log order and carries their commands out, one after another.
+//! Promise: total (any entry that decodes can be applied) and deterministic; a refused command leaves no trace.
+
+use crate::mvcc::{Write, write_txn};
+use crate::state::{Applied, State};
+use crate::{command::*, types::*};
+
+impl State {
+    pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Applied {
+        self.skip(index);
+        self.time = self.time.max(entry.time);
+        let mut applied = Applied {
+            outcomes: Vec::with_capacity(entry.commands.len()),
+            events: Vec::new(),
+        };
+        for command in &entry.commands {
+            let result = self.carry_out(command, &mut applied.events);
+            applied.outcomes.push(Outcome {
+                revision: self.store.revision(),
+                result,
+            });
+        }
+        applied
+    }
+
+    /// Notes an entry that carries no commands (membership, empty).
+    pub fn skip(&mut self, index: LogIndex) {
+        assert!(self.applied < index, "an entry was applied again");
+        self.applied = index;
+    }
+
+    fn carry_out(
+        &mut self,
+        command: &Command,
+        events: &mut Vec<RevisionEvents>,
+    ) -> Result<Answer, Refusal> {
+        match command {
+            Command::Put(put) => {
+                let mut write = Write::begin(&mut self.store, &mut self.lessor);
+                let prev = write.try_put(put)?;
+                events.extend(write.finish());
+                Ok(Answer::Put { prev })
+            }
+            Command::DeleteRange(delete) => {
+                let mut write = Write::begin(&mut self.store, &mut self.lessor);
+                let (deleted, prev) = write.delete_range(delete);
+                events.extend(write.finish());
+                Ok(Answer::DeleteRange { deleted, prev })
+            }
+            Command::Txn(txn) => {
+                let (result, revision) = write_txn(&mut self.store, &mut self.lessor, txn)?;
+                events.extend(revision);
+                Ok(Answer::Txn(result))
+            }
+            Command::Compact { revision } => {
+                self.store.compact(*revision)?;
+                Ok(Answer::Compacted)
+            }
+            Command::LeaseGrant { id, ttl_s } => {
+                self.lessor.grant(*id, *ttl_s, self.time)?;
+                Ok(Answer::LeaseGranted {
+                    id: *id,
+                    ttl_s: *ttl_s,
+                })
+            }
+            Command::LeaseRevoke { id } => {
+                if !self.end_lease(*id, events) {
+                    return Err(Refusal::LeaseNotFound);
+                }
+                Ok(Answer::LeaseRevoked)
+            }
+            Command::LeaseKeepAlive { ids } => {
+                let renew = |id: &LeaseId| self.lessor.renew(*id, self.time);
+                Ok(Answer::LeaseRenewed {
+                    ttls_s: ids.iter().map(renew).collect(),
+                })
+            }
+            Command::LeaseExpire { id, deadline_seen } => {
+                // A renewal may have come first in the log; it wins. And whatever the leader saw, a lease does not end
+                // before its deadline on cluster time.
+                let over = self.lessor.get(*id).is_some_and(|lease| {
+                    lease.deadline <= *deadline_seen && lease.deadline <= self.time
+                });
+                let removed = over && self.end_lease(*id, events);
+                Ok(Answer::LeaseExpired { removed })
+            }
+            Command::MemberPublish {
+                member,
+                name,
+                client_urls,
+            } => {
+                let told = PublishedMember {
+                    name: name.clone(),
+                    client_urls: client_urls.clone(),
+                };
+                self.published.insert(*member, told);
+                Ok(Answer::Published)
+            }
+        }
+    }
+
+    /// Takes the lease and, in one revision, its keys.
+    fn end_lease(&mut self, id: LeaseId, events: &mut Vec<RevisionEvents>) -> bool {
+        let Some(keys) = self.lessor.remove(id) else {
+            return false;
+        };
+        let mut write = Write::begin(&mut self.store, &mut self.lessor);
+        write.delete_keys(keys);
+        events.extend(write.finish());
+        true
+    }
+}

@@ -1,0 +1,108 @@
+//! HashKV, byte for byte etcd's: CRC32C over "key" and, for each row in revision order, its key and value as etcd's
+//! backend holds them (17 bytes of revision, `t` after it for a tombstone; a marshalled `mvccpb.KeyValue`).
+//! Of the rows at or before the compaction those count that a compaction at the asked revision would leave alive, and no
+//! tombstones; when nothing at all was alive then, every one that is still held counts (measured, and in etcd's source).
+
+use super::index::RowId;
+use super::store::{Row, Store};
+use crate::command::Refusal;
+use crate::types::Revision;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKv {
+    /// The revision the hash is of.
+    pub revision: Revision,
+    pub compact_revision: Revision,
+    /// False until the first compaction; etcd's answer then has a compact_revision of -1.
+    pub compacted: bool,
+    pub hash: u32,
+}
+
+impl Store {
+    pub fn hash_kv(&self, at: Option<Revision>) -> Result<HashKv, Refusal> {
+        self.readable(at, self.revision)?;
+        let at = at.filter(|at| *at != Revision(0)).unwrap_or(self.revision);
+        let any_alive = self
+            .index
+            .keys
+            .values()
+            .any(|history| history.alive_at(at).is_some());
+        let mut hash = crc32c::crc32c(b"key");
+        let mut scratch = Vec::new();
+        for (id, row) in self
+            .rows
+            .range(..RowId::first_of(Revision(at.0.saturating_add(1))))
+        {
+            let old = self.compacted.is_some_and(|compacted| id.main <= compacted);
+            if old && (row.is_tombstone() || any_alive && !self.kept(*id, row, at)) {
+                continue;
+            }
+            hash = append(hash, *id, row, &mut scratch);
+        }
+        Ok(HashKv {
+            revision: at,
+            compact_revision: self.compacted.unwrap_or_default(),
+            compacted: self.compacted.is_some(),
+            hash,
+        })
+    }
+
+    /// Whether the row is its key's state at `at`.
+    fn kept(&self, id: RowId, row: &Row, at: Revision) -> bool {
+        let history = self.index.keys.get(&row.kv.key);
+        history
+            .and_then(|history| history.alive_at(at))
+            .map(|v| v.id)
+            == Some(id)
+    }
+}
+
+fn append(hash: u32, id: RowId, row: &Row, scratch: &mut Vec<u8>) -> u32 {
+    let kv = &row.kv;
+    scratch.clear();
+    scratch.extend_from_slice(&id.main.0.to_be_bytes());
+    scratch.push(b'_');
+    scratch.extend_from_slice(&u64::from(id.sub).to_be_bytes());
+    if row.is_tombstone() {
+        scratch.push(b't');
+    }
+    length_delimited(scratch, 1, kv.key.len());
+    scratch.extend_from_slice(&kv.key);
+    if row.is_tombstone() {
+        // etcd's tombstone is a KeyValue with a key only.
+        return crc32c::crc32c_append(hash, scratch);
+    }
+    varint_field(scratch, 2, kv.create_revision.0);
+    varint_field(scratch, 3, kv.mod_revision.0);
+    varint_field(scratch, 4, kv.version);
+    length_delimited(scratch, 5, kv.value.len());
+    let hash = crc32c::crc32c_append(hash, scratch);
+    let hash = crc32c::crc32c_append(hash, &kv.value);
+    scratch.clear();
+    varint_field(scratch, 6, kv.lease.0.cast_unsigned());
+    crc32c::crc32c_append(hash, scratch)
+}
+
+/// A protobuf field of wire type 0; zero is not written.
+fn varint_field(out: &mut Vec<u8>, field: u8, value: u64) {
+    if value != 0 {
+        out.push(field << 3);
+        varint(out, value);
+    }
+}
+
+/// Tag and length of a protobuf field of wire type 2; nothing when empty.
+fn length_delimited(out: &mut Vec<u8>, field: u8, len: usize) {
+    if len != 0 {
+        out.push(field << 3 | 2);
+        varint(out, len as u64);
+    }
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}

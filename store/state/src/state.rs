@@ -1,0 +1,150 @@
+//! The whole replicated state, and every way to read it. [`State::apply`] (in `apply`) is the only way to change it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::lease::Lessor;
+use crate::mvcc::{self, Changes, HashKv, Store};
+use crate::{check, command::*, digest, types::*};
+
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) applied: LogIndex,
+    pub(crate) time: ClusterTime,
+    pub(crate) store: Store,
+    pub(crate) lessor: Lessor,
+    pub(crate) published: BTreeMap<MemberId, PublishedMember>,
+}
+
+/// What one entry did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// One per command, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Each revision that changed something, in order.
+    pub events: Vec<RevisionEvents>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    pub granted_ttl_s: u64,
+    pub deadline: ClusterTime,
+    /// Sorted.
+    pub keys: Vec<Bytes>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State::new()
+    }
+}
+
+impl State {
+    /// An empty store, at revision 1.
+    pub fn new() -> Self {
+        State {
+            applied: LogIndex(0),
+            time: ClusterTime(0),
+            store: Store::new(),
+            lessor: Lessor::default(),
+            published: BTreeMap::new(),
+        }
+    }
+
+    /// What is to be refused before it is proposed.
+    pub fn check(command: &Command) -> Result<(), Refusal> {
+        check::command(command)
+    }
+    pub fn check_range(range: &Range) -> Result<(), Refusal> {
+        check::range(range)
+    }
+    pub fn check_txn(txn: &Txn) -> Result<(), Refusal> {
+        check::txn(txn)
+    }
+
+    /// Index of the last entry applied or skipped.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+    pub fn revision(&self) -> Revision {
+        self.store.revision()
+    }
+    /// 0 until the first compaction.
+    pub fn compact_revision(&self) -> Revision {
+        self.store.compacted().unwrap_or_default()
+    }
+    /// The stamp of the newest entry.
+    pub fn time(&self) -> ClusterTime {
+        self.time
+    }
+
+    pub fn range(&self, range: &Range) -> Result<RangeResult, Refusal> {
+        check::range(range)?;
+        self.store.range(range, self.store.revision())
+    }
+    /// Answers a transaction that [`Txn::is_read_only`]; panics on another.
+    pub fn read_txn(&self, txn: &Txn) -> Result<TxnResult, Refusal> {
+        mvcc::read_txn(&self.store, txn)
+    }
+    /// etcd's HashKV, of the newest revision or of the one asked for. Reads every row.
+    pub fn hash_kv(&self, at: Option<Revision>) -> Result<HashKv, Refusal> {
+        self.store.hash_kv(at)
+    }
+    /// The events in `range` from revision `from` on. Looks at about `max_revisions` revisions at most, whole ones always;
+    /// `next` says where to go on, and is beyond [`State::revision`] at the end. A `from` below the compaction is refused.
+    pub fn changes(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        max_revisions: usize,
+    ) -> Result<Changes, Refusal> {
+        self.store.changes(range, from, max_revisions)
+    }
+
+    pub fn lease(&self, id: LeaseId) -> Option<LeaseView> {
+        self.lessor.get(id).map(|lease| LeaseView {
+            granted_ttl_s: lease.ttl_s,
+            deadline: lease.deadline,
+            keys: lease.keys.iter().cloned().collect(),
+        })
+    }
+    /// The soonest to end first.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.lessor.ids()
+    }
+    /// The first `limit` leases due at `now`, with the deadlines seen, soonest first. The leader proposes their expiry.
+    pub fn due(&self, now: ClusterTime, limit: usize) -> Vec<(LeaseId, ClusterTime)> {
+        self.lessor.due(now, limit)
+    }
+    pub fn next_deadline(&self) -> Option<ClusterTime> {
+        self.lessor.next_deadline()
+    }
+
+    /// What each member has told of itself.
+    pub fn published(&self) -> &BTreeMap<MemberId, PublishedMember> {
+        &self.published
+    }
+
+    /// Bytes of all rows held (history that is not compacted included), with etcd's overhead per row.
+    pub fn live_bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+    /// Equal on members that hold the same rows, leases, revision, compaction, time and member names. Costs next to
+    /// nothing: rows and leases are summed up with every change.
+    pub fn whole_hash(&self) -> u64 {
+        let mut members = Vec::new();
+        for (id, member) in &self.published {
+            members.push(id.0);
+            for text in std::iter::once(&member.name).chain(&member.client_urls) {
+                members.push(digest::text(text));
+            }
+        }
+        digest::words(&[
+            self.store.digest(),
+            self.lessor.digest(),
+            self.time.0,
+            digest::words(&members),
+        ])
+    }
+}

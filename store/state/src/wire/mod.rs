@@ -1,0 +1,117 @@
+//! Entries, commands and outcomes as bytes: protobuf inside a `{format, min_reader}` header (FORMAT.md).
+//! Promise: what was encoded decodes to the same; what this binary is too old for is an error, never a guess. Decoding
+//! shares the given buffer instead of copying it.
+//! Not here: checksums and framing (the log's and the transport's).
+
+mod commands;
+mod outcomes;
+mod pb;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::Message;
+
+use crate::command::{Command, Entry, Outcome};
+
+/// How the bytes after the header are laid out. 1: protobuf.
+pub const FORMAT: u8 = 1;
+/// The version of this reader. Raised when a reader must know something new to carry entries out alike.
+pub const READER: u16 = 1;
+/// The oldest reader that understands what this binary writes.
+pub const MIN_READER: u16 = 1;
+/// format u8, min_reader u16 (little-endian).
+pub const HEADER_BYTES: usize = 3;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("{bytes} bytes are too few to carry a header")]
+    Truncated { bytes: usize },
+    #[error("written in format {format}, which this binary does not know; it must be upgraded")]
+    UnknownFormat { format: u8 },
+    #[error(
+        "needs a reader of version {min_reader} or newer, this binary has {READER}; it must be upgraded"
+    )]
+    TooNew { min_reader: u16 },
+    #[error("malformed: {reason}")]
+    Malformed { reason: String },
+}
+impl WireError {
+    fn malformed(reason: impl Into<String>) -> Self {
+        WireError::Malformed {
+            reason: reason.into(),
+        }
+    }
+}
+
+pub fn encode_entry(entry: &Entry) -> Bytes {
+    encode(&pb::Entry {
+        time: entry.time.0,
+        commands: entry.commands.iter().map(commands::to_pb).collect(),
+    })
+}
+
+pub fn decode_entry(bytes: &Bytes) -> Result<Entry, WireError> {
+    let entry: pb::Entry = decode(bytes)?;
+    Ok(Entry {
+        time: crate::ClusterTime(entry.time),
+        commands: all(entry.commands, commands::from_pb)?,
+    })
+}
+
+pub fn encode_commands(commands: &[Command]) -> Bytes {
+    encode(&pb::Commands {
+        commands: commands.iter().map(commands::to_pb).collect(),
+    })
+}
+
+pub fn decode_commands(bytes: &Bytes) -> Result<Vec<Command>, WireError> {
+    let commands: pb::Commands = decode(bytes)?;
+    all(commands.commands, commands::from_pb)
+}
+
+pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
+    encode(&pb::Outcomes {
+        outcomes: outcomes.iter().map(outcomes::to_pb).collect(),
+    })
+}
+
+pub fn decode_outcomes(bytes: &Bytes) -> Result<Vec<Outcome>, WireError> {
+    let outcomes: pb::Outcomes = decode(bytes)?;
+    all(outcomes.outcomes, outcomes::from_pb)
+}
+
+fn encode(message: &impl Message) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + message.encoded_len());
+    out.put_u8(FORMAT);
+    out.put_u16_le(MIN_READER);
+    message.encode_raw(&mut out);
+    out.freeze()
+}
+
+fn decode<M: Message + Default>(bytes: &Bytes) -> Result<M, WireError> {
+    let mut rest = bytes.clone();
+    if rest.len() < HEADER_BYTES {
+        return Err(WireError::Truncated { bytes: rest.len() });
+    }
+    let (format, min_reader) = (rest.get_u8(), rest.get_u16_le());
+    // The reader's version first: a newer format may come with a newer minimum, and that is the better advice.
+    if min_reader > READER {
+        return Err(WireError::TooNew { min_reader });
+    }
+    if format != FORMAT {
+        return Err(WireError::UnknownFormat { format });
+    }
+    M::decode(rest).map_err(|error| WireError::malformed(error.to_string()))
+}
+
+/// Converts each, or says why one cannot be.
+fn all<A, B>(
+    list: Vec<A>,
+    convert: impl Fn(A) -> Result<B, WireError>,
+) -> Result<Vec<B>, WireError> {
+    list.into_iter().map(convert).collect()
+}
+
+/// A oneof that is not set: a kind newer than this binary whose writer forgot to raise `min_reader`, or damage.
+fn known<T>(kind: Option<T>, what: &str) -> Result<T, WireError> {
+    kind.ok_or_else(|| WireError::malformed(format!("a {what} of no known kind")))
+}

@@ -1,0 +1,201 @@
+//! Watching clients: each holds a stream at some member, loses it, and resumes at another by revision. Some read
+//! slowly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use barque_store_env::sim::{self, SimEnv};
+use barque_store_env::{Env, Task};
+use barque_store_node::Store;
+use barque_store_state::{Event, EventKind, KeyRange, Revision};
+use barque_store_watch::{Delivery, WatchSpec};
+use barque_tests_checkers::{Delivered, Watched};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::clients::{Change, PREFIX};
+use crate::cluster::{Cluster, any_member};
+
+/// Batches between a member and its client, as a socket's buffer holds some.
+const BUFFERED: usize = 4;
+
+/// The first revision that a write can have.
+pub const FIRST: u64 = 2;
+
+/// What a watcher wants.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    All,
+    Prefix(&'static str),
+    Key(String),
+}
+
+impl Wanted {
+    pub fn range(&self) -> KeyRange {
+        match self {
+            Wanted::All => KeyRange::prefix(b""),
+            Wanted::Prefix(prefix) => KeyRange::prefix(prefix.as_bytes()),
+            Wanted::Key(key) => KeyRange::point(key.clone().into()),
+        }
+    }
+    pub fn matches(&self, change: &Change) -> bool {
+        match self {
+            Wanted::All => true,
+            Wanted::Prefix(prefix) => change.key.starts_with(prefix),
+            Wanted::Key(key) => change.key == *key,
+        }
+    }
+    /// The watchers of a run.
+    pub fn several() -> Vec<Wanted> {
+        vec![
+            Wanted::All,
+            Wanted::Prefix(PREFIX),
+            Wanted::Key(format!("{PREFIX}1")),
+            Wanted::Prefix(PREFIX),
+        ]
+    }
+}
+
+pub fn change(event: &Event) -> Change {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Change {
+        key: text(&event.kv.key),
+        value: (event.kind == EventKind::Put).then(|| text(&event.kv.value)),
+    }
+}
+
+/// Opens a stream at a member, in the member's process; batches come through the channel until either end goes.
+pub fn stream(
+    node: sim::NodeId,
+    store: Store<SimEnv>,
+    range: KeyRange,
+    start: u64,
+) -> mpsc::Receiver<Vec<Delivery>> {
+    let (tx, rx) = mpsc::channel(BUFFERED);
+    let spec = WatchSpec {
+        range,
+        start: Some(Revision(start)),
+        progress_notify: true,
+        ..WatchSpec::default()
+    };
+    let _detached: Task<()> = sim::spawn_on(node, "watch", async move {
+        let mut stream = store.watch_stream();
+        drop(store);
+        if let Err(e) = stream.create(None, spec) {
+            panic!("a watch was refused: {e}");
+        }
+        if SimEnv::random() % 2 == 0 {
+            stream.request_progress();
+        }
+        loop {
+            let batch = stream.next().await;
+            if tx.send(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    rx
+}
+
+pub struct Watcher {
+    pub name: String,
+    pub wanted: Wanted,
+    cluster: Arc<Cluster>,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    start: u64,
+    delivered: Vec<Delivered<Change>>,
+    /// Everything below has been seen; where the next stream begins.
+    next: u64,
+}
+
+impl Watcher {
+    pub fn new(name: String, wanted: Wanted, cluster: Arc<Cluster>) -> Self {
+        let seen = Mutex::new(Seen {
+            start: FIRST,
+            delivered: Vec::new(),
+            next: FIRST,
+        });
+        Watcher {
+            name,
+            wanted,
+            cluster,
+            seen,
+        }
+    }
+
+    pub fn next(&self) -> u64 {
+        self.seen.lock().next
+    }
+
+    pub fn watched(&self, complete_to: u64) -> Watched<Change> {
+        let seen = self.seen.lock();
+        Watched {
+            name: self.name.clone(),
+            start: seen.start,
+            delivered: seen.delivered.clone(),
+            complete_to,
+        }
+    }
+
+    /// Watches until the world ends.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let node = any_member();
+            let Some(store) = self.cluster.store(node) else {
+                sim::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            let next = self.next();
+            let mut batches = stream(node, store, self.wanted.range(), next);
+            let patience = sim::between(Duration::from_millis(200), Duration::from_secs(8));
+            let leave = sim::elapsed() + patience;
+            while let Some(left) = leave.checked_sub(sim::elapsed()) {
+                let Ok(Some(batch)) = SimEnv::timeout(left, batches.recv()).await else {
+                    break;
+                };
+                self.take(batch);
+                if sim::chance(0.01) && !self.cluster.is_calm() {
+                    sim::sleep(sim::between(Duration::ZERO, Duration::from_secs(2))).await;
+                }
+            }
+            self.cluster.journal.count(|c| c.reconnects += 1);
+        }
+    }
+
+    fn take(&self, batch: Vec<Delivery>) {
+        let mut seen = self.seen.lock();
+        for delivery in batch {
+            match delivery {
+                Delivery::Created { .. } => {}
+                Delivery::Events { events, .. } => {
+                    self.cluster
+                        .journal
+                        .count(|c| c.watch_events += events.len() as u64);
+                    for of_one in events.chunk_by(|a, b| a.kv.mod_revision == b.kv.mod_revision) {
+                        let revision = of_one[0].kv.mod_revision.0;
+                        let changes = of_one.iter().map(change).collect();
+                        seen.delivered
+                            .push(Delivered::Changes { revision, changes });
+                        seen.next = seen.next.max(revision + 1);
+                    }
+                }
+                Delivery::Progress { revision, .. } => {
+                    // Below what was asked for it says nothing.
+                    seen.delivered.push(Delivered::Progress {
+                        revision: revision.0,
+                    });
+                    seen.next = seen.next.max(revision.0 + 1);
+                }
+                other => {
+                    let name = &self.name;
+                    self.cluster
+                        .journal
+                        .violation(format!("{name} was told {other:?}"));
+                }
+            }
+        }
+    }
+}
