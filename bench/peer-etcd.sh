@@ -21,23 +21,11 @@ is_there() { [ -x "$etcd" ] && "$etcd" --version 2>/dev/null | grep -qxF "etcd V
 if is_there; then echo "$etcd"; exit 0; fi
 
 [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || fail "the pinned packages are for amd64 Debian machines"
-site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | sort -u | head -n 1)
-[ -n "$site" ] || fail "apt knows no package mirror (is there a sources list, and did apt-get update run?)"
-
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-mkdir -p "$scratch/lists/partial" "$scratch/cache/archives/partial"
-signed=
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -r "$keyring" ] && signed="[signed-by=$keyring] "
-echo "deb ${signed}$site trixie main" > "$scratch/sources"
-# Lists and cache of its own: the machine's apt is only read.
-own=(-o Dir::Etc::sourcelist="$scratch/sources" -o Dir::Etc::sourceparts=/dev/null
-     -o Dir::State::lists="$scratch/lists" -o Dir::Cache="$scratch/cache" -o APT::Sandbox::User=root)
-apt-get "${own[@]}" update -qq || fail "the mirror's index of trixie cannot be read"
+fetch=$(cd "$(dirname "$0")/../tests" && pwd)/fetch-newer.sh
+"$fetch" "$scratch" "etcd-server=$revision" "etcd-client=$revision" || fail "etcd $revision cannot be had"
 cd "$scratch"
-apt-get "${own[@]}" download -qq "etcd-server=$revision" "etcd-client=$revision" ||
-    fail "the mirror does not have etcd $revision"
 echo "$server_sha256  etcd-server_${revision}_amd64.deb
 $client_sha256  etcd-client_${revision}_amd64.deb" | sha256sum --quiet -c - >&2 || fail "a package is not the expected one"
 for package in *.deb; do dpkg-deb -x "$package" "$dir"; done

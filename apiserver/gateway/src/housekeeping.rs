@@ -25,10 +25,9 @@ const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Creates the system namespaces, however long it takes until the store can.
 pub async fn bootstrap(pipeline: Arc<Pipeline>, done: watch::Sender<bool>) {
-    let Some(myself) = User::from_subject(
-        "system:apiserver",
-        vec![Group::Masters.name().to_owned()],
-    ) else {
+    let Some(myself) =
+        User::from_subject("system:apiserver", vec![Group::Masters.name().to_owned()])
+    else {
         return;
     };
     for name in SYSTEM_NAMESPACES {
@@ -40,11 +39,7 @@ pub async fn bootstrap(pipeline: Arc<Pipeline>, done: watch::Sender<bool>) {
     done.send_replace(true);
 }
 
-async fn create_namespace(
-    pipeline: &Pipeline,
-    myself: &User,
-    name: &str,
-) -> Result<(), ApiError> {
+async fn create_namespace(pipeline: &Pipeline, myself: &User, name: &str) -> Result<(), ApiError> {
     let body = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
     let request = ResourceRequest {
         verb: Verb::Create,
@@ -73,11 +68,11 @@ pub async fn compact(pipeline: Arc<Pipeline>) {
         let Ok(current) = storage.revision(Consistency::Local).await else {
             continue;
         };
-        if let Some(revision) = previous {
-            if let Err(error) = storage.compact(revision).await {
-                tracing::warn!(%error, "compaction put off");
-                continue;
-            }
+        if let Some(revision) = previous
+            && let Err(error) = storage.compact(revision).await
+        {
+            tracing::warn!(%error, "compaction put off");
+            continue;
         }
         previous = Some(current);
     }

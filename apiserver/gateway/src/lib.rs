@@ -16,6 +16,8 @@ mod rest;
 mod status;
 pub mod storage;
 mod table;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use gateway::{Config, Gateway, Handle, StartError};

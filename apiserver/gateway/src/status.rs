@@ -33,7 +33,8 @@ pub struct ApiError {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
-    pub details: Option<Details>,
+    /// Boxed: a refusal travels through every `Result` of the gateway.
+    pub details: Option<Box<Details>>,
     /// Set where an expired list can go on from here, at a newer revision.
     pub continue_token: Option<String>,
 }
@@ -83,7 +84,7 @@ impl ApiError {
         }
     }
     fn with(mut self, details: Details) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -382,7 +383,8 @@ impl Cause {
 
 /// The `Status` of a deletion that is complete, or of a binding.
 pub fn success(details: Option<&Details>, code: Option<u16>) -> Value {
-    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    let mut status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
     if let Some(details) = details {
         status["details"] = details.to_value();
     }

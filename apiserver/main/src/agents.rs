@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use barque_agents_client::core::election::Settings;
 use barque_agents_client::{ClientConfig, Tls};
 use clap::{Args, ValueEnum};
 
 use crate::store_flags::duration;
-use crate::{Failure, log_to_stderr, pki, signals};
+use crate::{Failure, log_to_stderr, pki, signals, with_causes};
 
 #[derive(Args)]
 struct MasterFlags {
@@ -95,3 +96,44 @@ pub struct KubeletFlags {
     pod_cidr: String,
 }
 
+impl ElectionFlags {
+    fn settings(&self) -> Settings {
+        Settings {
+            lease_duration: self.leader_elect_lease_duration,
+            renew_deadline: self.leader_elect_renew_deadline,
+            retry_period: self.leader_elect_retry_period,
+        }
+    }
+}
+
+/// Runs an agent on a small runtime of its own until a signal asks it to stop.
+fn run<E: std::error::Error + 'static, W: Future<Output = Result<(), E>>>(
+    level: &str,
+    agent: impl FnOnce(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> W,
+) -> Result<(), Failure> {
+    log_to_stderr(level);
+    signals::runtime(1)?.block_on(async {
+        let stop = signals::stop_asked()?;
+        agent(Box::pin(stop)).await.map_err(|error| Failure::new(with_causes(&error)))
+    })
+}
+
+pub fn scheduler(flags: SchedulerFlags) -> Result<(), Failure> {
+    let mut config = barque_agents_scheduler::Config::new(flags.masters.client("barque-scheduler")?, &flags.election.identity);
+    config.election = flags.election.settings();
+    run(&flags.masters.log_level, |stop| barque_agents_scheduler::run(config, stop))
+}
+
+pub fn controller(flags: ControllerFlags) -> Result<(), Failure> {
+    let mut config = barque_agents_controllers::Config::new(flags.masters.client("barque-controller")?, &flags.election.identity);
+    config.election = flags.election.settings();
+    config.node_grace = flags.node_monitor_grace_period;
+    run(&flags.masters.log_level, |stop| barque_agents_controllers::run(config, stop))
+}
+
+pub fn kubelet(flags: KubeletFlags) -> Result<(), Failure> {
+    let Runtime::Hollow = flags.runtime;
+    let client = flags.masters.client("barque-kubelet")?;
+    let config = barque_agents_kubelet::Config::new(client, &flags.node_name, &flags.pod_cidr);
+    run(&flags.masters.log_level, |stop| barque_agents_kubelet::run(config, stop))
+}

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod agents;
 mod etcd;
 mod kubeconfig;
 mod master;
 mod pki;
+mod server;
 mod signals;
 mod status;
 mod store_flags;
@@ -23,6 +25,17 @@ impl Failure {
     pub fn new(text: String) -> Self {
         Failure(text)
     }
+}
+
+/// An error and what caused it, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// A Kubernetes control plane in one program, on an etcd-compatible store of its own.
@@ -41,8 +54,16 @@ enum Command {
     Down(up::DownFlags),
     /// Show the processes and endpoints of the cluster of `barque up`
     Status(status::StatusFlags),
+    /// A master: the store, its etcd API and the Kubernetes API gateway
+    Server(server::ServerFlags),
     /// The store alone, with etcd's flags
     Etcd(etcd::EtcdFlags),
+    /// Binds pods to nodes
+    Scheduler(agents::SchedulerFlags),
+    /// Runs the controllers
+    Controller(agents::ControllerFlags),
+    /// Runs pods on a node
+    Kubelet(agents::KubeletFlags),
 }
 
 fn main() -> ExitCode {
@@ -52,7 +73,11 @@ fn main() -> ExitCode {
         Command::Up(flags) => up::up(flags),
         Command::Down(flags) => up::down(flags),
         Command::Status(flags) => status::run(flags),
+        Command::Server(flags) => server::run(flags),
         Command::Etcd(flags) => etcd::run(flags),
+        Command::Scheduler(flags) => agents::scheduler(flags),
+        Command::Controller(flags) => agents::controller(flags),
+        Command::Kubelet(flags) => agents::kubelet(flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

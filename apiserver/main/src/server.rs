@@ -3,18 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use barque_apiserver_gateway::Gateway;
-use barque_apiserver_gateway::storage::Embedded;
-use barque_store_env::real::RealEnv;
-use barque_store_node::Store;
-use barque_store_rpc::TlsFiles;
+use barque_apiserver_gateway::storage::embedded::Embedded;
+use barque_apiserver_gateway::{Gateway, Pem};
 use barque_store_server::EtcdFront;
 use clap::Args;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::store_flags::StoreFlags;
 use crate::store_thread::StoreThread;
-use crate::{Failure, log_to_stderr, pki, signals};
+use crate::{Failure, log_to_stderr, master, signals, with_causes};
 
 #[derive(Args)]
 pub struct ServerFlags {
@@ -40,9 +37,10 @@ pub fn run(flags: ServerFlags) -> Result<(), Failure> {
     let (config, net) = flags.store.node()?;
     let gateway = barque_apiserver_gateway::Config {
         listen: flags.listen.clone(),
-        certificate: pki::read(&flags.tls_cert_file)?,
-        key: pki::read(&flags.tls_private_key_file)?,
-        client_ca: pki::read(&flags.client_ca_file)?,
+        server_cert: Pem::File(flags.tls_cert_file.clone()),
+        server_key: Pem::File(flags.tls_private_key_file.clone()),
+        client_ca: Pem::File(flags.client_ca_file.clone()),
+        advertise: None,
     };
     let runtime = signals::runtime(2)?;
     let stop = runtime.block_on(async { signals::stop_asked() })?;
@@ -50,7 +48,7 @@ pub fn run(flags: ServerFlags) -> Result<(), Failure> {
     runtime.block_on(async {
         let front = EtcdFront::start(front, store.store.clone()).map_err(|e| Failure::new(e.to_string()))?;
         let storage = Arc::new(Embedded::new(store.store.clone()));
-        let gateway = Gateway::start(gateway, storage).await.map_err(|e| Failure::new(e.to_string()))?;
+        let gateway = Gateway::start(gateway, storage).await.map_err(|e| Failure::new(with_causes(&e)))?;
         info!(kubernetes = %gateway.addr(), etcd = ?front.addresses(), "serving");
         let outcome = master::until_stopped(&store.store, stop).await;
         gateway.shutdown().await;

@@ -4,25 +4,43 @@ use serde_json::{Map, Value, json};
 
 /// A text, "" where there is none.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A number, 0 where there is none.
 pub fn number(value: &Value, pointer: &str) -> i64 {
-    value.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_i64)
+        .unwrap_or_default()
 }
 
 pub fn flag(value: &Value, pointer: &str) -> bool {
-    value.pointer(pointer).and_then(Value::as_bool).unwrap_or_default()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_bool)
+        .unwrap_or_default()
 }
 
 /// The elements of a list, none where there is no list.
 pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 pub fn entries<'a>(value: &'a Value, pointer: &str) -> Vec<(&'a String, &'a Value)> {
-    let mut found: Vec<_> = value.pointer(pointer).and_then(Value::as_object).into_iter().flatten().collect();
+    let mut found: Vec<_> = value
+        .pointer(pointer)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .collect();
     found.sort_by_key(|(key, _)| key.as_str());
     found
 }
@@ -37,12 +55,16 @@ pub fn child<'a>(value: &'a mut Value, name: &str) -> &'a mut Map<String, Value>
     if !value.is_object() {
         *value = json!({});
     }
-    let Value::Object(fields) = value else { unreachable!("made an object above") };
+    let Value::Object(fields) = value else {
+        unreachable!("made an object above")
+    };
     let slot = fields.entry(name).or_insert_with(|| json!({}));
     if !slot.is_object() {
         *slot = json!({});
     }
-    let Value::Object(inner) = slot else { unreachable!("made an object above") };
+    let Value::Object(inner) = slot else {
+        unreachable!("made an object above")
+    };
     inner
 }
 
@@ -88,11 +110,18 @@ pub fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
     match (left, right) {
         (None, None) => true,
         (Some(Value::Object(left)), Some(Value::Object(right))) => {
-            left.iter().all(|(key, value)| same(Some(value), right.get(key)))
-                && right.iter().all(|(key, value)| left.contains_key(key) || empty(value))
+            left.iter()
+                .all(|(key, value)| same(Some(value), right.get(key)))
+                && right
+                    .iter()
+                    .all(|(key, value)| left.contains_key(key) || empty(value))
         }
         (Some(Value::Array(left)), Some(Value::Array(right))) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(Some(left), Some(right)))
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .zip(right)
+                    .all(|(left, right)| same(Some(left), Some(right)))
         }
         (Some(value), None) | (None, Some(value)) => empty(value),
         (Some(left), Some(right)) => left == right,

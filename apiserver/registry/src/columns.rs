@@ -7,8 +7,19 @@ use crate::access::{list, text};
 use crate::human;
 use crate::strategy::Column;
 
-const fn plain(name: &'static str, kind: &'static str, priority: i32, description: &'static str) -> Column {
-    Column { name, kind, format: "", priority, description }
+const fn plain(
+    name: &'static str,
+    kind: &'static str,
+    priority: i32,
+    description: &'static str,
+) -> Column {
+    Column {
+        name,
+        kind,
+        format: "",
+        priority,
+        description,
+    }
 }
 
 pub const NAME: Column = Column {
@@ -63,6 +74,9 @@ pub const METADATA_FIELDS: &[&str] = &["metadata.name", "metadata.namespace"];
 pub fn metadata_fields(obj: &Value) -> Vec<(&'static str, String)> {
     vec![
         ("metadata.name", text(obj, "/metadata/name").to_owned()),
-        ("metadata.namespace", text(obj, "/metadata/namespace").to_owned()),
+        (
+            "metadata.namespace",
+            text(obj, "/metadata/namespace").to_owned(),
+        ),
     ]
 }

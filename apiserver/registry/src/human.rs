@@ -9,7 +9,11 @@ pub fn duration(seconds: i64) -> String {
     const DAY: i64 = 24 * HOUR;
     const YEAR: i64 = 365 * DAY;
     let two = |big: i64, big_name: &str, small: i64, small_name: &str| {
-        if small == 0 { format!("{big}{big_name}") } else { format!("{big}{big_name}{small}{small_name}") }
+        if small == 0 {
+            format!("{big}{big_name}")
+        } else {
+            format!("{big}{big_name}{small}{small_name}")
+        }
     };
     match seconds {
         i64::MIN..=-2 => "<invalid>".to_owned(),

@@ -2,11 +2,25 @@
 //! Promise: pure; every served kind of the schema has a strategy and a place in storage.
 //! Not here: generic machinery (the gateway), who may do what (rules).
 
+mod access;
+mod apps;
+mod columns;
+mod core;
 mod field_error;
+mod human;
+mod meta;
+mod names;
+mod pods;
+mod selector;
 mod strategy;
 
-use barque_apiserver_schema::Kind;
+use std::sync::OnceLock;
+
+use barque_apiserver_schema::{Kind, kinds};
+
+pub use apps::scale;
 pub use field_error::FieldError;
+pub use pods::binding;
 pub use strategy::{Column, Strategy};
 
 /// A served resource: its kind, its rules, and the prefix of its keys.
@@ -17,10 +31,52 @@ pub struct Resource {
     pub storage: &'static str,
 }
 
-pub fn resources() -> &'static [Resource] {
-    &[]
+/// The strategy and the storage prefix of a served kind.
+fn entry(group: &str, plural: &str) -> Option<(&'static dyn Strategy, &'static str)> {
+    let found: (&'static dyn Strategy, &'static str) = match (group, plural) {
+        ("", "configmaps") => (&core::configmaps::ConfigMaps, "/registry/configmaps"),
+        ("" | "events.k8s.io", "events") => (&core::events::Events, "/registry/events"),
+        ("", "namespaces") => (&core::namespaces::Namespaces, "/registry/namespaces"),
+        ("", "nodes") => (&core::nodes::Nodes, "/registry/minions"),
+        ("", "pods") => (&pods::Pods, "/registry/pods"),
+        ("", "secrets") => (&core::secrets::Secrets, "/registry/secrets"),
+        ("", "serviceaccounts") => (
+            &core::serviceaccounts::ServiceAccounts,
+            "/registry/serviceaccounts",
+        ),
+        ("", "services") => (&core::services::Services, "/registry/services/specs"),
+        ("apps", "deployments") => (&apps::deployments::Deployments, "/registry/deployments"),
+        ("apps", "replicasets") => (&apps::replicasets::ReplicaSets, "/registry/replicasets"),
+        ("coordination.k8s.io", "leases") => (&core::leases::Leases, "/registry/leases"),
+        _ => return None,
+    };
+    Some(found)
 }
 
+/// All served resources, in the schema's order.
+pub fn resources() -> &'static [Resource] {
+    static RESOURCES: OnceLock<Vec<Resource>> = OnceLock::new();
+    RESOURCES.get_or_init(|| {
+        kinds()
+            .iter()
+            .map(|kind| {
+                let (strategy, storage) = entry(kind.group, kind.plural).unwrap_or_else(|| {
+                    panic!(
+                        "{}/{} is served without a strategy",
+                        kind.group, kind.plural
+                    )
+                });
+                Resource {
+                    kind,
+                    strategy,
+                    storage,
+                }
+            })
+            .collect()
+    })
+}
+
+/// The resource behind a path.
 pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
     resources().iter().find(|resource| {
         let kind = resource.kind;
@@ -28,36 +84,5 @@ pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Res
     })
 }
 
-/// The scale subresource.
-pub mod scale {
-    use serde_json::Value;
-
-    use crate::FieldError;
-
-    pub fn get(_obj: &Value) -> Value {
-        Value::Null
-    }
-    pub fn apply(_obj: &mut Value, _scale: &Value) -> Result<(), FieldError> {
-        Ok(())
-    }
-}
-
-/// The binding subresource of pods.
-pub mod binding {
-    use serde_json::Value;
-
-    /// Why a pod cannot be bound.
-    #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-    pub enum BindingError {
-        /// 409.
-        #[error("{0}")]
-        Conflict(String),
-        /// 422 or 400.
-        #[error("{0}")]
-        Invalid(String),
-    }
-
-    pub fn apply(_pod: &mut Value, _binding: &Value) -> Result<(), BindingError> {
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,15 @@ pub fn max_length(length: usize) -> String {
 }
 
 fn pattern(message: &str, format: &str, examples: &[&str]) -> String {
-    let examples: Vec<String> = examples.iter().map(|example| format!("'{example}', ")).collect();
-    let given = if examples.is_empty() { String::new() } else { format!("e.g. {}", examples.join(" or ")) };
+    let examples: Vec<String> = examples
+        .iter()
+        .map(|example| format!("'{example}', "))
+        .collect();
+    let given = if examples.is_empty() {
+        String::new()
+    } else {
+        format!("e.g. {}", examples.join(" or "))
+    };
     format!("{message} ({given}regex used for validation is '{format}')")
 }
 
@@ -107,7 +114,11 @@ pub fn qualified_name(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 problems.push("prefix part must be non-empty".to_owned());
             } else {
-                problems.extend(dns_subdomain(prefix).into_iter().map(|problem| format!("prefix part {problem}")));
+                problems.extend(
+                    dns_subdomain(prefix)
+                        .into_iter()
+                        .map(|problem| format!("prefix part {problem}")),
+                );
             }
             *name
         }
@@ -124,7 +135,10 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         problems.push(format!("name part {}", max_length(63)));
     }
     if !is_qualified_part(name) {
-        problems.push(format!("name part {}", pattern(QUALIFIED, QUALIFIED_FORMAT, &examples)));
+        problems.push(format!(
+            "name part {}",
+            pattern(QUALIFIED, QUALIFIED_FORMAT, &examples)
+        ));
     }
     problems
 }
@@ -173,8 +187,13 @@ pub fn port_name(text: &str) -> Vec<String> {
     if text.len() > 15 {
         problems.push(max_length(15));
     }
-    if !text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
-        problems.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    if !text
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    {
+        problems.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !text.chars().any(|c| c.is_ascii_lowercase()) {
         problems.push("must contain at least one letter (a-z)".to_owned());
@@ -210,9 +229,9 @@ pub fn in_range(number: i64, least: i64, most: i64) -> Vec<String> {
 
 /// "25%".
 pub fn percent(text: &str) -> Vec<String> {
-    let digits = text.strip_suffix('%').is_some_and(|digits| {
-        !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
-    });
+    let digits = text
+        .strip_suffix('%')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
     if digits {
         return Vec::new();
     }
@@ -233,7 +252,10 @@ mod tests {
             assert_eq!(dns_label(name), Vec::<String>::new());
         }
         assert_eq!(dns_subdomain("a.b-c.d"), Vec::<String>::new());
-        assert_eq!(qualified_name("example.com/My.Name_1"), Vec::<String>::new());
+        assert_eq!(
+            qualified_name("example.com/My.Name_1"),
+            Vec::<String>::new()
+        );
         assert_eq!(label_value(""), Vec::<String>::new());
         assert_eq!(dns_1035_label("svc-1"), Vec::<String>::new());
         assert_eq!(port_name("http"), Vec::<String>::new());
@@ -258,7 +280,10 @@ mod tests {
             ]
         );
         assert_eq!(dns_label("a.b"), ["must not contain dots"]);
-        assert_eq!(label_value(&"a".repeat(64)), ["must be no more than 63 characters"]);
+        assert_eq!(
+            label_value(&"a".repeat(64)),
+            ["must be no more than 63 characters"]
+        );
         assert_eq!(qualified_name("/x"), ["prefix part must be non-empty"]);
         assert_eq!(port_name("123"), ["must contain at least one letter (a-z)"]);
     }

@@ -38,13 +38,35 @@ pub fn validate(selector: &Value, path: &str) -> Vec<FieldError> {
             )),
         }
         let key = text(requirement, "/key");
-        errors.extend(invalid_each(&format!("{at}.key"), key, names::qualified_name(key)));
+        errors.extend(invalid_each(
+            &format!("{at}.key"),
+            key,
+            names::qualified_name(key),
+        ));
         for (index, value) in values.iter().enumerate() {
             let value = value.as_str().unwrap_or_default();
-            errors.extend(invalid_each(&format!("{at}.values[{index}]"), value, names::label_value(value)));
+            errors.extend(invalid_each(
+                &format!("{at}.values[{index}]"),
+                value,
+                names::label_value(value),
+            ));
         }
     }
     errors
+}
+
+/// Whether every requirement has a meaning.
+pub fn is_valid(selector: &Value) -> bool {
+    list(selector, "/matchExpressions")
+        .iter()
+        .all(|requirement| {
+            let values = list(requirement, "/values").len();
+            match text(requirement, "/operator") {
+                "In" | "NotIn" => values > 0,
+                "Exists" | "DoesNotExist" => values == 0,
+                _ => false,
+            }
+        })
 }
 
 pub fn is_empty(selector: &Value) -> bool {
@@ -54,30 +76,46 @@ pub fn is_empty(selector: &Value) -> bool {
 /// Whether `labels` satisfy the selector; an empty selector matches everything.
 pub fn matches(selector: &Value, labels: &Value) -> bool {
     let label = |key: &str| labels.get(key).and_then(Value::as_str);
-    let by_label = entries(selector, "/matchLabels").iter().all(|(key, value)| label(key) == value.as_str());
+    let by_label = entries(selector, "/matchLabels")
+        .iter()
+        .all(|(key, value)| label(key) == value.as_str());
     by_label
-        && list(selector, "/matchExpressions").iter().all(|requirement| {
-            let found = label(text(requirement, "/key"));
-            let named = |value: &str| list(requirement, "/values").iter().any(|one| one.as_str() == Some(value));
-            match text(requirement, "/operator") {
-                "In" => found.is_some_and(named),
-                "NotIn" => !found.is_some_and(named),
-                "Exists" => found.is_some(),
-                "DoesNotExist" => found.is_none(),
-                _ => false,
-            }
-        })
+        && list(selector, "/matchExpressions")
+            .iter()
+            .all(|requirement| {
+                let found = label(text(requirement, "/key"));
+                let named = |value: &str| {
+                    list(requirement, "/values")
+                        .iter()
+                        .any(|one| one.as_str() == Some(value))
+                };
+                match text(requirement, "/operator") {
+                    "In" => found.is_some_and(named),
+                    "NotIn" => !found.is_some_and(named),
+                    "Exists" => found.is_some(),
+                    "DoesNotExist" => found.is_none(),
+                    _ => false,
+                }
+            })
 }
 
 /// `app=web,tier in (a,b)`, sorted by key: how tables and Scale show a selector.
 pub fn format(selector: &Value) -> String {
     let mut parts: Vec<(String, String)> = entries(selector, "/matchLabels")
         .iter()
-        .map(|(key, value)| ((*key).clone(), format!("{key}={}", value.as_str().unwrap_or_default())))
+        .map(|(key, value)| {
+            (
+                (*key).clone(),
+                format!("{key}={}", value.as_str().unwrap_or_default()),
+            )
+        })
         .collect();
     for requirement in list(selector, "/matchExpressions") {
         let key = text(requirement, "/key");
-        let mut values: Vec<&str> = list(requirement, "/values").iter().filter_map(Value::as_str).collect();
+        let mut values: Vec<&str> = list(requirement, "/values")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         values.sort_unstable();
         let shown = match text(requirement, "/operator") {
             "In" => format!("{key} in ({})", values.join(",")),
@@ -88,7 +126,11 @@ pub fn format(selector: &Value) -> String {
         parts.push((key.to_owned(), shown));
     }
     parts.sort_by(|left, right| left.0.cmp(&right.0));
-    parts.into_iter().map(|(_, shown)| shown).collect::<Vec<_>>().join(",")
+    parts
+        .into_iter()
+        .map(|(_, shown)| shown)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// The struct as Go prints it.
@@ -135,7 +177,10 @@ mod tests {
             {"key": "tier", "operator": "In", "values": ["b", "a"]}, {"key": "old", "operator": "DoesNotExist"}]});
         assert!(matches(&selector, &json!({"app": "web", "tier": "a"})));
         assert!(!matches(&selector, &json!({"app": "web", "tier": "c"})));
-        assert!(!matches(&selector, &json!({"app": "web", "tier": "a", "old": ""})));
+        assert!(!matches(
+            &selector,
+            &json!({"app": "web", "tier": "a", "old": ""})
+        ));
         assert!(matches(&json!({}), &json!({})));
         assert_eq!(format(&selector), "app=web,!old,tier in (a,b)");
         assert_eq!(validate(&selector, "spec.selector"), Vec::new());

@@ -15,7 +15,8 @@ const GENERATED_BASE_MAX: usize = 63 - SUFFIX_LENGTH;
 /// Namespaces the cluster cannot live without.
 const IMMORTAL_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public"];
 /// Created when the gateway starts.
-pub const SYSTEM_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+pub const SYSTEM_NAMESPACES: &[&str] =
+    &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Why admission turned a request down. The gateway adds the object's name and makes a Status of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,9 +24,7 @@ pub enum Refused {
     #[error("namespaces {0:?} not found")]
     NamespaceMissing(String),
     /// 403 with cause NamespaceTerminating.
-    #[error(
-        "unable to create new content in namespace {0} because it is being terminated"
-    )]
+    #[error("unable to create new content in namespace {0} because it is being terminated")]
     NamespaceTerminating(String),
     #[error("{0}")]
     Forbidden(String),
@@ -278,7 +277,8 @@ mod tests {
     #[test]
     fn identity_survives_an_update() {
         let old = json!({"metadata": {"name": "a", "uid": "u", "creationTimestamp": "t"}});
-        let mut new = json!({"metadata": {"name": "a", "deletionTimestamp": "x", "labels": {"k": "v"}}});
+        let mut new =
+            json!({"metadata": {"name": "a", "deletionTimestamp": "x", "labels": {"k": "v"}}});
         keep_identity(&mut new, &old);
         assert_eq!(
             new,

@@ -80,10 +80,7 @@ mod tests {
                 groups.iter().map(|g| (*g).to_owned()).collect(),
             )
         };
-        assert_eq!(
-            in_group(&["system:nodes"]).unwrap().node_name(),
-            Some("n1")
-        );
+        assert_eq!(in_group(&["system:nodes"]).unwrap().node_name(), Some("n1"));
         assert_eq!(in_group(&[]).unwrap().node_name(), None);
         let other = User::from_subject("n1", vec!["system:nodes".to_owned()]).unwrap();
         assert_eq!(other.node_name(), None);

@@ -117,7 +117,10 @@ mod tests {
     #[test]
     fn the_scheduler_binds_but_does_not_scale() {
         let scheduler = user("system:kube-scheduler", "system:anything");
-        assert!(allowed(&scheduler, &asks("create", "pods/binding", "default")));
+        assert!(allowed(
+            &scheduler,
+            &asks("create", "pods/binding", "default")
+        ));
         assert!(allowed(&scheduler, &asks("watch", "nodes", "")));
         let mut scale = asks("update", "deployments/scale", "default");
         scale.group = "apps".to_owned();
@@ -134,7 +137,10 @@ mod tests {
         list.field_terms = vec![("spec.nodeName".to_owned(), "n1".to_owned())];
         assert!(allowed(&kubelet, &list));
         assert!(allowed(&kubelet, &asks("patch", "pods/status", "default")));
-        assert!(!allowed(&kubelet, &asks("create", "pods/binding", "default")));
+        assert!(!allowed(
+            &kubelet,
+            &asks("create", "pods/binding", "default")
+        ));
     }
 
     #[test]
@@ -144,13 +150,22 @@ mod tests {
             name: name.to_owned(),
             ..attributes
         };
-        assert!(allowed(&kubelet, &named(asks("patch", "nodes/status", ""), "n1")));
-        assert!(!allowed(&kubelet, &named(asks("patch", "nodes/status", ""), "n2")));
+        assert!(allowed(
+            &kubelet,
+            &named(asks("patch", "nodes/status", ""), "n1")
+        ));
+        assert!(!allowed(
+            &kubelet,
+            &named(asks("patch", "nodes/status", ""), "n2")
+        ));
         let mut lease = named(asks("update", "leases", "kube-node-lease"), "n1");
         lease.group = "coordination.k8s.io".to_owned();
         assert!(allowed(&kubelet, &lease));
         assert!(!allowed(&kubelet, &named(lease.clone(), "n2")));
         lease.namespace = "kube-system".to_owned();
-        assert!(!allowed(&kubelet, &lease), "leader election is not a node's");
+        assert!(
+            !allowed(&kubelet, &lease),
+            "leader election is not a node's"
+        );
     }
 }

@@ -12,7 +12,9 @@ use crate::table::{Message, Shape, Type, table};
 
 /// Fills in the defaults of `kind` in place.
 pub fn apply_defaults(kind: &Kind, object: &mut Value) {
-    if let (Some(message), Value::Object(fields)) = (table().root(&kind.api_version(), kind.kind), object) {
+    if let (Some(message), Value::Object(fields)) =
+        (table().root(&kind.api_version(), kind.kind), object)
+    {
         walk(message, fields, 0);
     }
 }
@@ -25,7 +27,9 @@ fn walk(message: &Message, object: &mut Map<String, Value>, depth: usize) {
     own_defaults(message.name, object);
     for field in &message.fields {
         match (field.ty, field.shape) {
-            (Type::Message(id), Shape::One) if field.inline => walk(table().message(id), object, depth + 1),
+            (Type::Message(id), Shape::One) if field.inline => {
+                walk(table().message(id), object, depth + 1)
+            }
             (Type::Message(id), Shape::One) => {
                 let slot = object.get_mut(field.name).filter(|value| !value.is_null());
                 match slot {
@@ -41,7 +45,12 @@ fn walk(message: &Message, object: &mut Map<String, Value>, depth: usize) {
                 }
             }
             (Type::Message(id), Shape::List) => {
-                for item in object.get_mut(field.name).and_then(Value::as_array_mut).into_iter().flatten() {
+                for item in object
+                    .get_mut(field.name)
+                    .and_then(Value::as_array_mut)
+                    .into_iter()
+                    .flatten()
+                {
                     if let Value::Object(inner) = item {
                         walk(table().message(id), inner, depth + 1);
                     }
@@ -128,7 +137,9 @@ fn own_defaults(type_name: &str, object: &mut Map<String, Value>) {
         | "core.v1.ConfigMapVolumeSource"
         | "core.v1.DownwardAPIVolumeSource"
         | "core.v1.ProjectedVolumeSource" => default_pointer(object, "defaultMode", 0o644),
-        "core.v1.ServiceAccountTokenProjection" => default_pointer(object, "expirationSeconds", 3600),
+        "core.v1.ServiceAccountTokenProjection" => {
+            default_pointer(object, "expirationSeconds", 3600)
+        }
         "core.v1.ISCSIVolumeSource" | "core.v1.ISCSIPersistentVolumeSource" => {
             default_text(object, "iscsiInterface", "default");
         }
@@ -153,7 +164,10 @@ fn own_defaults(type_name: &str, object: &mut Map<String, Value>) {
         "core.v1.Namespace" => namespace(object),
         "core.v1.NamespaceStatus" => default_text(object, "phase", "Active"),
         "core.v1.NodeStatus" => {
-            if let (true, Some(capacity)) = (is_absent(object, "allocatable"), object.get("capacity").cloned()) {
+            if let (true, Some(capacity)) = (
+                is_absent(object, "allocatable"),
+                object.get("capacity").cloned(),
+            ) {
                 set(object, "allocatable", capacity);
             }
         }
@@ -168,15 +182,34 @@ fn pod(object: &mut Map<String, Value>) {
     let spec = object.entry("spec").or_insert_with(|| json!({}));
     let Value::Object(spec) = spec else { return };
     for list in ["containers", "initContainers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+        for container in spec
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             requests_from_limits(container);
         }
     }
     default_pointer(spec, "enableServiceLinks", true);
-    if spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false) {
+    if spec
+        .get("hostNetwork")
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
+    {
         for list in ["containers", "initContainers"] {
-            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-                for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            for container in spec
+                .get_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
+                for port in container
+                    .get_mut("ports")
+                    .and_then(Value::as_array_mut)
+                    .into_iter()
+                    .flatten()
+                {
                     let number = port.get("containerPort").and_then(Value::as_i64);
                     if let (Value::Object(port), Some(number)) = (port, number) {
                         default_number(port, "hostPort", number);
@@ -189,8 +222,12 @@ fn pod(object: &mut Map<String, Value>) {
 
 /// Only pods, not templates: a limit without a request requests that much.
 fn requests_from_limits(container: &mut Value) {
-    let Some(Value::Object(resources)) = container.get_mut("resources") else { return };
-    let Some(Value::Object(limits)) = resources.get("limits").cloned() else { return };
+    let Some(Value::Object(resources)) = container.get_mut("resources") else {
+        return;
+    };
+    let Some(Value::Object(limits)) = resources.get("limits").cloned() else {
+        return;
+    };
     let requests = resources.entry("requests").or_insert_with(|| json!({}));
     if requests.is_null() {
         *requests = json!({});
@@ -228,7 +265,11 @@ fn container(object: &mut Map<String, Value>) {
 
 /// An image that names no tag or digest means `latest`, and latest is always pulled.
 fn pull_policy(image: &str) -> &'static str {
-    if image_tag(image) == Some("latest") { "Always" } else { "IfNotPresent" }
+    if image_tag(image) == Some("latest") {
+        "Always"
+    } else {
+        "IfNotPresent"
+    }
 }
 
 /// The tag of an image reference; None if it has only a digest, or is no reference at all.
@@ -239,14 +280,19 @@ fn image_tag(image: &str) -> Option<&str> {
     };
     let last_slash = name.rfind('/').map_or(0, |at| at + 1);
     let (repository, tag) = match name[last_slash..].find(':') {
-        Some(colon) => (&name[..last_slash + colon], Some(&name[last_slash + colon + 1..])),
+        Some(colon) => (
+            &name[..last_slash + colon],
+            Some(&name[last_slash + colon + 1..]),
+        ),
         None => (name, None),
     };
     let tag_ok = |tag: &str| {
         !tag.is_empty()
             && tag.len() <= 128
             && !tag.starts_with(['.', '-'])
-            && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            && tag
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
     if !repository_ok(repository) || tag.is_some_and(|tag| !tag_ok(tag)) {
         return None;
@@ -261,35 +307,51 @@ fn image_tag(image: &str) -> Option<&str> {
 /// `[host/]path`: a first part with a dot, a port or "localhost" is a host and may have capitals; paths may not.
 fn repository_ok(repository: &str) -> bool {
     let path = match repository.split_once('/') {
-        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" || host.to_lowercase() != host => rest,
+        Some((host, rest))
+            if host.contains(['.', ':']) || host == "localhost" || host.to_lowercase() != host =>
+        {
+            rest
+        }
         _ => repository,
     };
     // Runs of letters and digits, joined by one dot, one or two underscores, or any number of dashes.
     let part_ok = |part: &str| {
         let alnum = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let joints_ok = part.split(alnum).filter(|joint| !joint.is_empty()).all(|joint| {
-            matches!(joint, "." | "_" | "__") || joint.bytes().all(|b| b == b'-')
-        });
+        let joints_ok = part
+            .split(alnum)
+            .filter(|joint| !joint.is_empty())
+            .all(|joint| matches!(joint, "." | "_" | "__") || joint.bytes().all(|b| b == b'-'));
         joints_ok && part.starts_with(alnum) && part.ends_with(alnum)
     };
     !path.is_empty() && path.split('/').all(part_ok)
 }
 
 fn volume(object: &mut Map<String, Value>) {
-    let sources = table().by_name("core.v1.VolumeSource").map(|message| &message.fields);
-    let has_source = sources.into_iter().flatten().any(|field| !is_absent(object, field.name));
+    let sources = table()
+        .by_name("core.v1.VolumeSource")
+        .map(|message| &message.fields);
+    let has_source = sources
+        .into_iter()
+        .flatten()
+        .any(|field| !is_absent(object, field.name));
     if !has_source {
         set(object, "emptyDir", json!({}));
     }
 }
 
 fn namespace(object: &mut Map<String, Value>) {
-    let name = object.get("metadata").and_then(|meta| meta.get("name")).and_then(Value::as_str).unwrap_or_default();
+    let name = object
+        .get("metadata")
+        .and_then(|meta| meta.get("name"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if name.is_empty() {
         return;
     }
     let name = name.to_owned();
-    let Some(Value::Object(metadata)) = object.get_mut("metadata") else { return };
+    let Some(Value::Object(metadata)) = object.get_mut("metadata") else {
+        return;
+    };
     let labels = metadata.entry("labels").or_insert_with(|| json!({}));
     if labels.is_null() {
         *labels = json!({});
@@ -306,8 +368,15 @@ fn service(object: &mut Map<String, Value>) {
             return;
         }
     }
-    let ingress = object.get_mut("status").and_then(|status| status.pointer_mut("/loadBalancer/ingress"));
-    for entry in ingress.and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+    let ingress = object
+        .get_mut("status")
+        .and_then(|status| status.pointer_mut("/loadBalancer/ingress"));
+    for entry in ingress
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
         if !is_unset(entry, "ip") {
             default_pointer(entry, "ipMode", "VIP");
         }
@@ -319,24 +388,40 @@ fn service_spec(spec: &mut Map<String, Value>) {
     if text(spec, "sessionAffinity") == "None" {
         spec.shift_remove("sessionAffinityConfig");
     } else if text(spec, "sessionAffinity") == "ClientIP" {
-        let seconds =
-            spec.get("sessionAffinityConfig").and_then(|config| config.pointer("/clientIP/timeoutSeconds")).is_some();
+        let seconds = spec
+            .get("sessionAffinityConfig")
+            .and_then(|config| config.pointer("/clientIP/timeoutSeconds"))
+            .is_some();
         if !seconds {
-            set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10800}}));
+            set(
+                spec,
+                "sessionAffinityConfig",
+                json!({"clientIP": {"timeoutSeconds": 10800}}),
+            );
         }
     }
     default_text(spec, "type", "ClusterIP");
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    for port in spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         let Value::Object(port) = port else { continue };
         default_text(port, "protocol", "TCP");
-        let target_unset = is_unset(port, "targetPort") || port.get("targetPort").and_then(Value::as_i64) == Some(0);
+        let target_unset = is_unset(port, "targetPort")
+            || port.get("targetPort").and_then(Value::as_i64) == Some(0);
         if let (true, Some(number)) = (target_unset, port.get("port").cloned()) {
             set(port, "targetPort", number);
         }
     }
     let kind = text(spec, "type").to_owned();
-    let has_external_ips = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
-    let external = kind == "LoadBalancer" || kind == "NodePort" || (kind == "ClusterIP" && has_external_ips);
+    let has_external_ips = spec
+        .get("externalIPs")
+        .and_then(Value::as_array)
+        .is_some_and(|ips| !ips.is_empty());
+    let external =
+        kind == "LoadBalancer" || kind == "NodePort" || (kind == "ClusterIP" && has_external_ips);
     if external {
         default_text(spec, "externalTrafficPolicy", "Cluster");
     }

@@ -5,7 +5,9 @@ use thiserror::Error;
 /// A protobuf body that is not what its envelope says.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DecodeError {
-    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
+    #[error(
+        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+    )]
     NoEnvelope,
     #[error("unable to decode protobuf body: {0}")]
     Malformed(String),

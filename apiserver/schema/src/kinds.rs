@@ -40,9 +40,20 @@ impl Kind {
     }
 }
 
-const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ALL: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 /// Namespaces cannot be deleted as a collection.
-const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+const NO_COLLECTION: &[&str] = &[
+    "create", "delete", "get", "list", "patch", "update", "watch",
+];
 const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 
 struct Row {
@@ -64,7 +75,13 @@ const fn sub(
     kind: &'static str,
     verbs: &'static [&'static str],
 ) -> Subresource {
-    Subresource { name, group, version, kind, verbs }
+    Subresource {
+        name,
+        group,
+        version,
+        kind,
+        verbs,
+    }
 }
 
 const fn row(
@@ -162,12 +179,16 @@ pub fn kinds() -> &'static [Kind] {
 
 /// The kind behind a path such as /apis/apps/v1/…/deployments.
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    kinds().iter().find(|kind| kind.plural == plural && kind.group == group && kind.version == version)
+    kinds()
+        .iter()
+        .find(|kind| kind.plural == plural && kind.group == group && kind.version == version)
 }
 
 /// The kind an object names with its apiVersion and kind.
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
-    kinds().iter().find(|served| served.kind == kind && served.group == group && served.version == version)
+    kinds()
+        .iter()
+        .find(|served| served.kind == kind && served.group == group && served.version == version)
 }
 
 /// The group-versions served, each once, core first.

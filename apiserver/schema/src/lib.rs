@@ -23,5 +23,6 @@ pub use merge::strategic_merge;
 pub use openapi::openapi_v3;
 pub use protobuf::{decode_protobuf, encode_protobuf};
 pub use quantity::Quantity;
+pub use scalar::encode_base64;
 pub use strict::unknown_fields;
 pub use typed::{drop_unknown, type_errors};

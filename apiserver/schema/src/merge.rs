@@ -21,7 +21,9 @@ const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
 pub fn strategic_merge(kind: &Kind, original: &Value, patch: &Value) -> Result<Value, PatchError> {
     let message = table().root(&kind.api_version(), kind.kind);
     let (Value::Object(original), Value::Object(patch)) = (original, patch) else {
-        return Err(PatchError::Invalid("invalid JSON document: a patch and its target must be objects".to_owned()));
+        return Err(PatchError::Invalid(
+            "invalid JSON document: a patch and its target must be objects".to_owned(),
+        ));
     };
     merge_object(original.clone(), patch.clone(), message, 0).map(Value::Object)
 }
@@ -43,7 +45,10 @@ fn lookup(message: Option<&Message>, key: &str) -> Entry {
         (Type::Message(id), Shape::One | Shape::List) => Some(table().message(id)),
         _ => None,
     });
-    Entry { merge: field.map(|field| field.merge).unwrap_or_default(), message: inner }
+    Entry {
+        merge: field.map(|field| field.merge).unwrap_or_default(),
+        message: inner,
+    }
 }
 
 fn merge_object(
@@ -75,9 +80,9 @@ fn merge_object(
         }
         let entry = lookup(message, &key);
         let merged = match (original.get_mut(&key).map(Value::take), value) {
-            (Some(Value::Object(old)), Value::Object(new)) if !entry.merge.replace => {
-                Some(Value::Object(merge_object(old, new, entry.message, depth + 1)?))
-            }
+            (Some(Value::Object(old)), Value::Object(new)) if !entry.merge.replace => Some(
+                Value::Object(merge_object(old, new, entry.message, depth + 1)?),
+            ),
             (Some(Value::Array(old)), Value::Array(new)) if entry.merge.merge => {
                 Some(Value::Array(merge_list(old, new, &entry, depth)?))
             }
@@ -97,13 +102,26 @@ fn merge_object(
 }
 
 fn unknown_directive(directive: &Value, patch: &Map<String, Value>) -> PatchError {
-    invalid(format!("unknown patch type found: {directive} in map: {}", Value::Object(patch.clone())))
+    let name = directive
+        .as_str()
+        .map_or_else(|| directive.to_string(), str::to_owned);
+    let mut map = patch.clone();
+    map.insert(PATCH.to_owned(), directive.clone());
+    invalid(format!(
+        "unknown patch type: {name} in map: {}",
+        Value::Object(map)
+    ))
 }
 
 /// `$retainKeys` names every key that may stay; whatever the patch sets must be among them.
-fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
+fn retain_keys(
+    original: &mut Map<String, Value>,
+    patch: &mut Map<String, Value>,
+) -> Result<(), PatchError> {
     const MALFORMED: &str = "invalid patch format of retainKeys";
-    let Some(keys) = patch.shift_remove(RETAIN_KEYS) else { return Ok(()) };
+    let Some(keys) = patch.shift_remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
     let keys: Vec<String> = keys
         .as_array()
         .ok_or_else(|| invalid(MALFORMED))?
@@ -111,7 +129,10 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>
         .filter_map(|key| key.as_str().map(str::to_owned))
         .collect();
     let stray = patch.iter().any(|(key, value)| {
-        !value.is_null() && !key.starts_with(SET_ORDER) && !key.starts_with(DELETE_PRIMITIVES) && !keys.contains(key)
+        !value.is_null()
+            && !key.starts_with(SET_ORDER)
+            && !key.starts_with(DELETE_PRIMITIVES)
+            && !keys.contains(key)
     });
     if stray {
         return Err(invalid(MALFORMED));
@@ -127,7 +148,11 @@ fn ordered_lists(
     message: Option<&Message>,
     depth: usize,
 ) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
+    let directives: Vec<String> = patch
+        .keys()
+        .filter(|key| key.starts_with(SET_ORDER))
+        .cloned()
+        .collect();
     for directive in directives {
         let order = patch.shift_remove(&directive);
         let Some(Value::Array(order)) = order else {
@@ -139,7 +164,11 @@ fn ordered_lists(
         let new = optional_list(patch.shift_remove(list).as_ref(), list)?;
         let key = entry.merge.key;
         check_order(new.as_deref().unwrap_or_default(), &order, key)?;
-        let live = old.clone().unwrap_or_default();
+        let live = live_order(
+            old.as_deref().unwrap_or_default(),
+            new.as_deref().unwrap_or_default(),
+            key,
+        );
         let merged = match (old, new) {
             (None, None) => continue,
             (Some(old), None) => old,
@@ -147,9 +176,29 @@ fn ordered_lists(
             (Some(old), Some(new)) if entry.merge.merge => merge_list(old, new, &entry, depth)?,
             (Some(_), Some(new)) => new,
         };
-        original.insert(list.to_owned(), Value::Array(in_order(merged, &order, &live, key)));
+        original.insert(
+            list.to_owned(),
+            Value::Array(in_order(merged, &order, &live, key)),
+        );
     }
     Ok(())
+}
+
+/// The order the live list counts for. Kubernetes deletes in place, and the first new items take the freed slots before
+/// the order is looked at; clients have come to see that order, so it is kept.
+fn live_order(old: &[Value], new: &[Value], key: Option<&str>) -> Vec<Value> {
+    let doomed = |item: &Value| {
+        new.iter().any(|change| {
+            change.get(PATCH) == Some(&Value::from("delete")) && same_item(change, item, key)
+        })
+    };
+    let mut live: Vec<Value> = old.iter().filter(|item| !doomed(item)).cloned().collect();
+    let added = new.iter().filter(|item| {
+        item.get(PATCH).is_none() && !old.iter().any(|one| same_item(one, item, key))
+    });
+    let freed = old.len() - live.len();
+    live.extend(added.take(freed).cloned());
+    live
 }
 
 fn optional_list(value: Option<&Value>, name: &str) -> Result<Option<Vec<Value>>, PatchError> {
@@ -164,11 +213,14 @@ fn optional_list(value: Option<&Value>, name: &str) -> Result<Option<Vec<Value>>
 fn check_order(new: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
     let mut at = 0;
     for item in new.iter().filter(|item| item.get(PATCH).is_none()) {
-        match order[at..].iter().position(|wanted| same_item(wanted, item, key)) {
+        match order[at..]
+            .iter()
+            .position(|wanted| same_item(wanted, item, key))
+        {
             Some(step) => at += step + 1,
             None => {
                 return Err(invalid(format!(
-                    "The order in patch list:\n{}\n doesn't match {SET_ORDER} list:\n{}\n",
+                    "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
                     Value::Array(new.to_vec()),
                     Value::Array(order.to_vec())
                 )));
@@ -178,11 +230,20 @@ fn check_order(new: &[Value], order: &[Value], key: Option<&str>) -> Result<(), 
     Ok(())
 }
 
-fn merge_list(old: Vec<Value>, new: Vec<Value>, entry: &Entry, depth: usize) -> Result<Vec<Value>, PatchError> {
+fn merge_list(
+    old: Vec<Value>,
+    new: Vec<Value>,
+    entry: &Entry,
+    depth: usize,
+) -> Result<Vec<Value>, PatchError> {
     if old.is_empty() && new.is_empty() {
         return Ok(old);
     }
-    let objects = old.iter().chain(&new).filter(|item| item.is_object()).count();
+    let objects = old
+        .iter()
+        .chain(&new)
+        .filter(|item| item.is_object())
+        .count();
     if objects != 0 && objects != old.len() + new.len() {
         return Err(invalid("list element types are not identical"));
     }
@@ -197,20 +258,32 @@ fn merge_list(old: Vec<Value>, new: Vec<Value>, entry: &Entry, depth: usize) -> 
     }
     let Some(key) = entry.merge.key else {
         let name = entry.message.map(Message::short_name).unwrap_or_default();
-        return Err(invalid(format!("cannot merge lists without merge key for {name}")));
+        return Err(invalid(format!(
+            "cannot merge lists without merge key for {name}"
+        )));
     };
     let (old, new) = list_directives(old, new, key)?;
     let live = old.clone();
     let mut merged = old;
     for item in &new {
-        let Value::Object(change) = item else { continue };
+        let Value::Object(change) = item else {
+            continue;
+        };
         if !change.contains_key(key) {
             return Err(no_merge_key(item, key));
         }
-        match merged.iter_mut().find(|candidate| same_item(candidate, item, Some(key))) {
+        match merged
+            .iter_mut()
+            .find(|candidate| same_item(candidate, item, Some(key)))
+        {
             Some(found) => {
                 if let Value::Object(object) = found.take() {
-                    *found = Value::Object(merge_object(object, change.clone(), entry.message, depth + 1)?);
+                    *found = Value::Object(merge_object(
+                        object,
+                        change.clone(),
+                        entry.message,
+                        depth + 1,
+                    )?);
                 }
             }
             None => merged.extend(as_new(item.clone())),
@@ -237,22 +310,38 @@ fn list_directives(
                 old.retain(|candidate| !same_item(candidate, &item, Some(key)));
             }
             Some(Some("replace")) => replace = true,
-            Some(Some("merge")) => return Err(invalid("merging lists cannot yet be specified in the patch")),
+            Some(Some("merge")) => {
+                return Err(invalid(
+                    "merging lists cannot yet be specified in the patch",
+                ));
+            }
             Some(_) => {
                 let map = item.as_object().cloned().unwrap_or_default();
                 return Err(unknown_directive(&item[PATCH], &map));
             }
         }
     }
-    Ok(if replace { (plain, Vec::new()) } else { (old, plain) })
+    Ok(if replace {
+        (plain, Vec::new())
+    } else {
+        (old, plain)
+    })
 }
 
 fn no_merge_key(item: &Value, key: &str) -> PatchError {
-    invalid(format!("map: {item} does not contain declared merge key: {key}"))
+    invalid(format!(
+        "map: {item} does not contain declared merge key: {key}"
+    ))
 }
 
-fn delete_primitives(original: &mut Map<String, Value>, list: &str, value: &Value) -> Result<(), PatchError> {
-    let doomed = value.as_array().ok_or_else(|| invalid(format!("{DELETE_PRIMITIVES}{list} must be a list")))?;
+fn delete_primitives(
+    original: &mut Map<String, Value>,
+    list: &str,
+    value: &Value,
+) -> Result<(), PatchError> {
+    let doomed = value
+        .as_array()
+        .ok_or_else(|| invalid(format!("{DELETE_PRIMITIVES}{list} must be a list")))?;
     if let Some(Value::Array(items)) = original.get_mut(list) {
         items.retain(|item| !doomed.contains(item));
     }
@@ -287,7 +376,11 @@ fn same_item(left: &Value, right: &Value, key: Option<&str>) -> bool {
         Some(key) => match (left.get(key), right.get(key)) {
             (Some(Value::String(left)), Some(Value::String(right))) => left == right,
             (Some(left), Some(right)) => {
-                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let text = |value: &Value| {
+                    value
+                        .as_str()
+                        .map_or_else(|| value.to_string(), str::to_owned)
+                };
                 text(left) == text(right)
             }
             _ => false,
@@ -298,9 +391,11 @@ fn same_item(left: &Value, right: &Value, key: Option<&str>) -> bool {
 /// Items named in `order` in that order, the others in their live order; where both live side by side, the live order
 /// decides which comes first.
 fn in_order(items: Vec<Value>, order: &[Value], live: &[Value], key: Option<&str>) -> Vec<Value> {
-    let rank = |list: &[Value], item: &Value| list.iter().position(|wanted| same_item(wanted, item, key));
-    let (mut named, mut others): (Vec<_>, Vec<_>) =
-        items.into_iter().partition(|item| rank(order, item).is_some());
+    let rank =
+        |list: &[Value], item: &Value| list.iter().position(|wanted| same_item(wanted, item, key));
+    let (mut named, mut others): (Vec<_>, Vec<_>) = items
+        .into_iter()
+        .partition(|item| rank(order, item).is_some());
     named.sort_by_key(|item| rank(order, item));
     others.sort_by_key(|item| rank(live, item).unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(named.len() + others.len());

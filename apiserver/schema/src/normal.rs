@@ -20,7 +20,10 @@ pub struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     pub fn new(message: &'a Message) -> Self {
-        Slots { message, found: message.fields.iter().map(|_| None).collect() }
+        Slots {
+            message,
+            found: message.fields.iter().map(|_| None).collect(),
+        }
     }
 
     pub fn slot(&mut self, index: usize) -> &mut Option<Value> {
@@ -62,8 +65,12 @@ fn printed(field: &Field, found: Option<Value>) -> Option<Value> {
             None => field.always.then_some(Value::Null),
         },
         _ if field.pointer => found.or_else(|| field.always.then_some(Value::Null)),
-        (_, Type::Message(_)) => Some(found.unwrap_or_else(|| Value::Object(zero_of(table(), field)))),
-        (_, Type::Time | Type::MicroTime | Type::Raw | Type::Fields | Type::Json) => Some(found.unwrap_or(Value::Null)),
+        (_, Type::Message(_)) => {
+            Some(found.unwrap_or_else(|| Value::Object(zero_of(table(), field))))
+        }
+        (_, Type::Time | Type::MicroTime | Type::Raw | Type::Fields | Type::Json) => {
+            Some(found.unwrap_or(Value::Null))
+        }
         (_, Type::Quantity) => Some(found.unwrap_or_else(|| Value::from("0"))),
         (_, Type::IntOrString) => Some(found.unwrap_or_else(|| Value::from(0))),
         (_, Type::Duration) => Some(found.unwrap_or_else(|| Value::from("0s"))),
@@ -107,9 +114,13 @@ pub fn normalize(message: &Message, object: &mut Map<String, Value>, out: &mut M
         }
         if let Some(mut value) = object.remove(field.name) {
             match (&mut value, field.shape) {
-                (Value::Array(items), Shape::List) => items.iter_mut().for_each(|item| normalize_one(field.ty, item)),
+                (Value::Array(items), Shape::List) => items
+                    .iter_mut()
+                    .for_each(|item| normalize_one(field.ty, item)),
                 (Value::Object(entries), Shape::Map) => {
-                    entries.iter_mut().for_each(|(_, entry)| normalize_one(field.ty, entry));
+                    entries
+                        .iter_mut()
+                        .for_each(|(_, entry)| normalize_one(field.ty, entry));
                 }
                 (given, Shape::One) if !given.is_null() => normalize_one(field.ty, given),
                 _ => {}
@@ -133,12 +144,12 @@ fn normalize_one(ty: Type, value: &mut Value) {
             Slots::new(table().message(id)).print(&mut out);
             Some(Value::Object(out))
         }
-        (Type::Time, Value::String(text)) => {
-            scalar::parse_time(text).and_then(|(seconds, _)| scalar::format_time(seconds)).map(Value::from)
-        }
-        (Type::MicroTime, Value::String(text)) => {
-            scalar::parse_time(text).and_then(|(seconds, nanos)| scalar::format_micro_time(seconds, nanos)).map(Value::from)
-        }
+        (Type::Time, Value::String(text)) => scalar::parse_time(text)
+            .and_then(|(seconds, _)| scalar::format_time(seconds))
+            .map(Value::from),
+        (Type::MicroTime, Value::String(text)) => scalar::parse_time(text)
+            .and_then(|(seconds, nanos)| scalar::format_micro_time(seconds, nanos))
+            .map(Value::from),
         // A number is as good as its text.
         (Type::Quantity, Value::Number(number)) => {
             let text = number.to_string();

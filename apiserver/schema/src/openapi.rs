@@ -23,7 +23,10 @@ pub fn openapi_v3(group: &str, version: &str) -> Value {
     let mut paths = Map::new();
     let mut wanted: BTreeSet<&'static str> = BTreeSet::new();
     let mut roots: Vec<(&'static str, Value)> = Vec::new();
-    for kind in kinds().iter().filter(|kind| kind.group == group && kind.version == version) {
+    for kind in kinds()
+        .iter()
+        .filter(|kind| kind.group == group && kind.version == version)
+    {
         kind_paths(kind, &mut paths, &mut wanted, &mut roots);
     }
     if !paths.is_empty() {
@@ -34,7 +37,11 @@ pub fn openapi_v3(group: &str, version: &str) -> Value {
     let mut schemas = Map::new();
     for name in with_references(wanted) {
         if let Some(message) = table().by_name(name) {
-            let gvks: Vec<&Value> = roots.iter().filter(|(root, _)| *root == name).map(|(_, gvk)| gvk).collect();
+            let gvks: Vec<&Value> = roots
+                .iter()
+                .filter(|(root, _)| *root == name)
+                .map(|(_, gvk)| gvk)
+                .collect();
             schemas.insert(schema_name(name), message_schema(message, &gvks));
         }
     }
@@ -56,7 +63,11 @@ fn gvk(group: &str, version: &str, kind: &str) -> Value {
 }
 
 fn root_name(group: &str, version: &str, kind: &str) -> Option<&'static str> {
-    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let api_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     table().root(&api_version, kind).map(|message| message.name)
 }
 
@@ -71,7 +82,11 @@ fn kind_paths(
     } else {
         format!("/apis/{}/{}", kind.group, kind.version)
     };
-    let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+    let scope = if kind.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
     let collection = format!("{prefix}{scope}/{}", kind.plural);
     let mark = gvk(kind.group, kind.version, kind.kind);
     let list_mark = gvk(kind.group, kind.version, &kind.list_kind);
@@ -93,14 +108,22 @@ fn kind_paths(
     for verb in kind.verbs {
         match *verb {
             "list" => {
-                on_collection.insert("get".to_owned(), operation("list", list, None, LIST_PARAMETERS));
+                on_collection.insert(
+                    "get".to_owned(),
+                    operation("list", list, None, LIST_PARAMETERS),
+                );
             }
             "create" => {
                 let made = operation("post", object, Some(Body::Object(object)), WRITE_PARAMETERS);
                 on_collection.insert("post".to_owned(), made);
             }
             "deletecollection" => {
-                let made = operation("deletecollection", "meta.v1.Status", Some(Body::DeleteOptions), LIST_PARAMETERS);
+                let made = operation(
+                    "deletecollection",
+                    "meta.v1.Status",
+                    Some(Body::DeleteOptions),
+                    LIST_PARAMETERS,
+                );
                 on_collection.insert("delete".to_owned(), made);
             }
             "get" => {
@@ -115,7 +138,12 @@ fn kind_paths(
                 on_object.insert("patch".to_owned(), made);
             }
             "delete" => {
-                let made = operation("delete", "meta.v1.Status", Some(Body::DeleteOptions), DELETE_PARAMETERS);
+                let made = operation(
+                    "delete",
+                    "meta.v1.Status",
+                    Some(Body::DeleteOptions),
+                    DELETE_PARAMETERS,
+                );
                 on_object.insert("delete".to_owned(), made);
             }
             _ => {}
@@ -124,22 +152,36 @@ fn kind_paths(
     let with_namespace = |mut item: Map<String, Value>, named: bool| {
         let mut parameters = Vec::new();
         if named {
-            parameters.push(path_parameter("name", &format!("name of the {}", kind.kind)));
+            parameters.push(path_parameter(
+                "name",
+                &format!("name of the {}", kind.kind),
+            ));
         }
         if kind.namespaced {
-            parameters.push(path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
+            parameters.push(path_parameter(
+                "namespace",
+                "object name and auth scope, such as for teams and projects",
+            ));
         }
         item.insert("parameters".to_owned(), Value::Array(parameters));
         Value::Object(item)
     };
     paths.insert(collection.clone(), with_namespace(on_collection, false));
-    paths.insert(format!("{collection}/{{name}}"), with_namespace(on_object, true));
+    paths.insert(
+        format!("{collection}/{{name}}"),
+        with_namespace(on_object, true),
+    );
     if kind.namespaced {
         let everywhere = operation("list", list, None, LIST_PARAMETERS);
-        paths.insert(format!("{prefix}/{}", kind.plural), json!({"get": everywhere}));
+        paths.insert(
+            format!("{prefix}/{}", kind.plural),
+            json!({"get": everywhere}),
+        );
     }
     for sub in kind.subresources {
-        let Some(body) = root_name(sub.group, sub.version, sub.kind) else { continue };
+        let Some(body) = root_name(sub.group, sub.version, sub.kind) else {
+            continue;
+        };
         wanted.insert(body);
         let mark = gvk(sub.group, sub.version, sub.kind);
         if !roots.iter().any(|(root, _)| *root == body) {
@@ -154,9 +196,15 @@ fn kind_paths(
                 "patch" => ("patch", Some(Body::Patch), PATCH_PARAMETERS),
                 _ => continue,
             };
-            item.insert(method.to_owned(), self::operation(&tag, method, &mark, body, request, parameters));
+            item.insert(
+                method.to_owned(),
+                self::operation(&tag, method, &mark, body, request, parameters),
+            );
         }
-        paths.insert(format!("{collection}/{{name}}/{}", sub.name), with_namespace(item, true));
+        paths.insert(
+            format!("{collection}/{{name}}/{}", sub.name),
+            with_namespace(item, true),
+        );
     }
 }
 
@@ -180,7 +228,12 @@ const LIST_PARAMETERS: &[&str] = &[
 ];
 const WRITE_PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 const PATCH_PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
-const DELETE_PARAMETERS: &[&str] = &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
+const DELETE_PARAMETERS: &[&str] = &[
+    "dryRun",
+    "gracePeriodSeconds",
+    "orphanDependents",
+    "propagationPolicy",
+];
 
 enum Body<'a> {
     Object(&'a str),
@@ -207,7 +260,9 @@ fn operation(
         let body = match body {
             Body::Object(name) => json!({"content": content(&["*/*"], name), "required": true}),
             Body::DeleteOptions => json!({"content": content(&["*/*"], "meta.v1.DeleteOptions")}),
-            Body::Patch => json!({"content": content(&PATCH_TYPES, "meta.v1.Patch"), "required": true}),
+            Body::Patch => {
+                json!({"content": content(&PATCH_TYPES, "meta.v1.Patch"), "required": true})
+            }
         };
         out["requestBody"] = body;
     }
@@ -216,12 +271,19 @@ fn operation(
 
 fn content(types: &[&str], name: &str) -> Value {
     let schema = json!({"schema": {"$ref": format!("#/components/schemas/{}", schema_name(name))}});
-    Value::Object(types.iter().map(|ty| ((*ty).to_owned(), schema.clone())).collect())
+    Value::Object(
+        types
+            .iter()
+            .map(|ty| ((*ty).to_owned(), schema.clone()))
+            .collect(),
+    )
 }
 
 fn query_parameter(name: &str) -> Value {
     let ty = match name {
-        "allowWatchBookmarks" | "force" | "orphanDependents" | "sendInitialEvents" | "watch" => "boolean",
+        "allowWatchBookmarks" | "force" | "orphanDependents" | "sendInitialEvents" | "watch" => {
+            "boolean"
+        }
         "gracePeriodSeconds" | "limit" | "timeoutSeconds" => "integer",
         _ => "string",
     };
@@ -241,7 +303,11 @@ fn with_references(wanted: BTreeSet<&'static str>) -> BTreeSet<&'static str> {
         if !found.insert(name) {
             continue;
         }
-        for field in table().by_name(name).into_iter().flat_map(|message| &message.fields) {
+        for field in table()
+            .by_name(name)
+            .into_iter()
+            .flat_map(|message| &message.fields)
+        {
             match field.ty {
                 Type::Message(id) => open.push(table().message(id).name),
                 Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings => {
@@ -267,7 +333,11 @@ pub(crate) fn schema_name(name: &str) -> String {
 fn message_schema(message: &'static Message, gvks: &[&Value]) -> Value {
     let mut properties = Map::new();
     let mut required: Vec<&str> = Vec::new();
-    if !gvks.is_empty() || message.api_version.is_some() || message.has_object_meta() || is_options(message) {
+    if !gvks.is_empty()
+        || message.api_version.is_some()
+        || message.has_object_meta()
+        || is_options(message)
+    {
         properties.insert("apiVersion".to_owned(), json!({"type": "string"}));
         properties.insert("kind".to_owned(), json!({"type": "string"}));
     }
@@ -321,15 +391,24 @@ fn field_schema(field: &Field) -> Value {
         Shape::List => json!({"type": "array", "items": one}),
         Shape::Map => json!({"type": "object", "additionalProperties": one}),
     };
-    let Value::Object(marks) = &mut out else { return out };
+    let Value::Object(marks) = &mut out else {
+        return out;
+    };
     if field.merge.merge || field.merge.retain_keys || field.merge.replace {
         let words = [
             (field.merge.merge, "merge"),
             (field.merge.retain_keys, "retainKeys"),
             (field.merge.replace, "replace"),
         ];
-        let strategy: Vec<&str> = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
-        marks.insert("x-kubernetes-patch-strategy".to_owned(), Value::from(strategy.join(",")));
+        let strategy: Vec<&str> = words
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, word)| *word)
+            .collect();
+        marks.insert(
+            "x-kubernetes-patch-strategy".to_owned(),
+            Value::from(strategy.join(",")),
+        );
     }
     if let Some(key) = field.merge.key {
         marks.insert("x-kubernetes-patch-merge-key".to_owned(), Value::from(key));
@@ -397,9 +476,18 @@ fn special_schemas() -> [(&'static str, Value); 7] {
             "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
             json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
         ),
-        ("io.k8s.apimachinery.pkg.runtime.RawExtension", json!({"type": "object"})),
-        ("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", json!({"type": "object"})),
-        ("io.k8s.apimachinery.pkg.apis.meta.v1.Patch", json!({"type": "object"})),
+        (
+            "io.k8s.apimachinery.pkg.runtime.RawExtension",
+            json!({"type": "object"}),
+        ),
+        (
+            "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
+            json!({"type": "object"}),
+        ),
+        (
+            "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
+            json!({"type": "object"}),
+        ),
     ]
 }
 
@@ -411,11 +499,20 @@ mod tests {
     fn every_served_kind_can_be_patched_with_field_validation() {
         for kind in kinds() {
             let document = openapi_v3(kind.group, kind.version);
-            let found = document["paths"].as_object().into_iter().flatten().any(|(_, item)| {
-                let patch = &item["patch"];
-                patch["x-kubernetes-group-version-kind"] == gvk(kind.group, kind.version, kind.kind)
-                    && patch["parameters"].as_array().into_iter().flatten().any(|p| p["name"] == "fieldValidation")
-            });
+            let found = document["paths"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .any(|(_, item)| {
+                    let patch = &item["patch"];
+                    patch["x-kubernetes-group-version-kind"]
+                        == gvk(kind.group, kind.version, kind.kind)
+                        && patch["parameters"]
+                            .as_array()
+                            .into_iter()
+                            .flatten()
+                            .any(|p| p["name"] == "fieldValidation")
+                });
             assert!(found, "{} {}", kind.group, kind.kind);
         }
     }
@@ -431,7 +528,10 @@ mod tests {
                     Value::Object(fields) => {
                         if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
                             let name = target.trim_start_matches("#/components/schemas/");
-                            assert!(schemas.get(name).is_some(), "{name} is missing in {group}/{version}");
+                            assert!(
+                                schemas.get(name).is_some(),
+                                "{name} is missing in {group}/{version}"
+                            );
                         }
                         open.extend(fields.values());
                     }
@@ -447,12 +547,24 @@ mod tests {
         let document = openapi_v3("apps", "v1");
         let schemas = &document["components"]["schemas"];
         let spec = &schemas["io.k8s.api.core.v1.PodSpec"];
-        assert_eq!(spec["properties"]["containers"]["x-kubernetes-patch-merge-key"], "name");
-        assert_eq!(spec["properties"]["containers"]["x-kubernetes-list-map-keys"], json!(["name"]));
-        assert_eq!(spec["properties"]["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
+        assert_eq!(
+            spec["properties"]["containers"]["x-kubernetes-patch-merge-key"],
+            "name"
+        );
+        assert_eq!(
+            spec["properties"]["containers"]["x-kubernetes-list-map-keys"],
+            json!(["name"])
+        );
+        assert_eq!(
+            spec["properties"]["volumes"]["x-kubernetes-patch-strategy"],
+            "merge,retainKeys"
+        );
         assert_eq!(spec["required"], json!(["containers"]));
         let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
-        assert_eq!(deployment["x-kubernetes-group-version-kind"], json!([gvk("apps", "v1", "Deployment")]));
+        assert_eq!(
+            deployment["x-kubernetes-group-version-kind"],
+            json!([gvk("apps", "v1", "Deployment")])
+        );
         assert_eq!(
             schemas["io.k8s.api.core.v1.ContainerPort"]["required"],
             json!(["containerPort"])

@@ -30,7 +30,9 @@ impl Quantity {
             b'+' => (false, &text[1..]),
             _ => (false, text),
         };
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -40,7 +42,9 @@ impl Quantity {
         let mut nanos: i128 = 0;
         // Digits beyond what 128 bits can hold saturate, as Kubernetes caps at its own maximum.
         for digit in whole.bytes().chain(fraction.bytes()) {
-            nanos = nanos.saturating_mul(10).saturating_add(i128::from(digit - b'0'));
+            nanos = nanos
+                .saturating_mul(10)
+                .saturating_add(i128::from(digit - b'0'));
         }
         let mut exponent = base10 + 9 - i32::try_from(fraction.len()).ok()?;
         while exponent > 0 && nanos != 0 {
@@ -56,7 +60,10 @@ impl Quantity {
             nanos = nanos / 10 + up;
             exponent += 1;
         }
-        Some(Quantity { nanos: if negative { -nanos } else { nanos }, format })
+        Some(Quantity {
+            nanos: if negative { -nanos } else { nanos },
+            format,
+        })
     }
 
     /// The value rounded up to thousandths.

@@ -17,7 +17,10 @@ pub fn format_time(seconds: i64) -> Option<String> {
 pub fn format_micro_time(seconds: i64, nanos: i32) -> Option<String> {
     let time = Timestamp::new(seconds, nanos).ok()?;
     let micros = time.subsec_nanosecond() / 1_000;
-    Some(format!("{}.{micros:06}Z", time.strftime("%Y-%m-%dT%H:%M:%S")))
+    Some(format!(
+        "{}.{micros:06}Z",
+        time.strftime("%Y-%m-%dT%H:%M:%S")
+    ))
 }
 
 /// (seconds, nanoseconds) of an RFC 3339 text. Stricter than jiff: a "T", an offset or "Z", nothing else.
@@ -42,7 +45,9 @@ pub fn parse_time(text: &str) -> Option<(i64, i32)> {
 
 /// Go's reason why a text is not a time.
 pub fn time_problem(text: &str) -> String {
-    format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\"")
+    format!(
+        "parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""
+    )
 }
 
 /// Go's duration text: "1h30m0s", "1.5s", "0s".
@@ -71,7 +76,11 @@ pub fn format_duration(nanos: i64) -> String {
         return format!("{sign}{}", fraction(total, 1_000_000, "ms"));
     }
     let minutes = total / (60 * NANOS_PER_SECOND as u64);
-    let seconds = fraction(total % (60 * NANOS_PER_SECOND as u64), NANOS_PER_SECOND as u64, "s");
+    let seconds = fraction(
+        total % (60 * NANOS_PER_SECOND as u64),
+        NANOS_PER_SECOND as u64,
+        "s",
+    );
     match (minutes / 60, minutes % 60) {
         (0, 0) => format!("{sign}{seconds}"),
         (0, minutes) => format!("{sign}{minutes}m{seconds}"),
@@ -96,7 +105,9 @@ pub fn parse_duration(text: &str) -> Option<i64> {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let amount: f64 = rest[..end].parse().ok()?;
         rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         let unit = match &rest[..end] {
             "ns" => 1.0,
             "us" | "µs" | "μs" => 1e3,
@@ -109,7 +120,11 @@ pub fn parse_duration(text: &str) -> Option<i64> {
         rest = &rest[end..];
         total += amount * unit;
     }
-    Some(if negative { -total as i64 } else { total as i64 })
+    Some(if negative {
+        -total as i64
+    } else {
+        total as i64
+    })
 }
 
 pub fn encode_base64(bytes: &[u8]) -> String {
@@ -136,17 +151,31 @@ mod tests {
     #[test]
     fn times_print_as_kubernetes_prints_them() {
         assert_eq!(format_time(0).as_deref(), Some("1970-01-01T00:00:00Z"));
-        assert_eq!(format_micro_time(1, 500_000).as_deref(), Some("1970-01-01T00:00:01.000500Z"));
-        assert_eq!(parse_time("2024-05-01T12:00:00+02:00"), parse_time("2024-05-01T10:00:00Z"));
-        assert_eq!(parse_time("1970-01-01T00:00:01.25Z"), Some((1, 250_000_000)));
+        assert_eq!(
+            format_micro_time(1, 500_000).as_deref(),
+            Some("1970-01-01T00:00:01.000500Z")
+        );
+        assert_eq!(
+            parse_time("2024-05-01T12:00:00+02:00"),
+            parse_time("2024-05-01T10:00:00Z")
+        );
+        assert_eq!(
+            parse_time("1970-01-01T00:00:01.25Z"),
+            Some((1, 250_000_000))
+        );
         assert_eq!(parse_time("2024-05-01"), None);
         assert_eq!(parse_time("2024-05-01 10:00:00Z"), None);
     }
 
     #[test]
     fn durations_print_as_go_prints_them() {
-        for text in ["0s", "1.5s", "1h0m0s", "2m3s", "100ms", "1.25ms", "3ns", "-4m0s"] {
-            assert_eq!(parse_duration(text).map(format_duration).as_deref(), Some(text));
+        for text in [
+            "0s", "1.5s", "1h0m0s", "2m3s", "100ms", "1.25ms", "3ns", "-4m0s",
+        ] {
+            assert_eq!(
+                parse_duration(text).map(format_duration).as_deref(),
+                Some(text)
+            );
         }
         assert_eq!(parse_duration("1"), None);
         assert_eq!(parse_duration(""), None);
@@ -155,6 +184,9 @@ mod tests {
     #[test]
     fn base64_problems_name_the_byte() {
         assert_eq!(decode_base64("YWJj"), Ok(b"abc".to_vec()));
-        assert_eq!(decode_base64("YW!j"), Err("illegal base64 data at input byte 2".to_owned()));
+        assert_eq!(
+            decode_base64("YW!j"),
+            Err("illegal base64 data at input byte 2".to_owned())
+        );
     }
 }

@@ -15,14 +15,25 @@ const FINDINGS_MAX: usize = 100;
 
 /// Texts such as `unknown field "spec.foo"` and `duplicate field "spec.replicas"`, in document order.
 pub fn unknown_fields(kind: &Kind, raw: &[u8]) -> Vec<String> {
-    let Some(message) = table().root(&kind.api_version(), kind.kind) else { return Vec::new() };
+    let Some(message) = table().root(&kind.api_version(), kind.kind) else {
+        return Vec::new();
+    };
     unknown_fields_of(message, raw)
 }
 
 pub(crate) fn unknown_fields_of(message: &'static Message, raw: &[u8]) -> Vec<String> {
-    let mut findings = Findings { path: String::new(), texts: Vec::new() };
+    let mut findings = Findings {
+        path: String::new(),
+        texts: Vec::new(),
+    };
     let mut reader = serde_json::Deserializer::from_slice(raw);
-    let walk = Walk { expect: Expect::Message { message, root: true }, findings: &mut findings };
+    let walk = Walk {
+        expect: Expect::Message {
+            message,
+            root: true,
+        },
+        findings: &mut findings,
+    };
     // A syntax error ends the walk; the ordinary parser reports it.
     let _ = walk.deserialize(&mut reader);
     findings.texts
@@ -46,7 +57,10 @@ impl Findings {
 /// What the table says should stand here.
 #[derive(Clone, Copy)]
 enum Expect {
-    Message { message: &'static Message, root: bool },
+    Message {
+        message: &'static Message,
+        root: bool,
+    },
     /// List elements and map values of this type.
     List(Type),
     Map(Type),
@@ -56,9 +70,15 @@ enum Expect {
 
 fn expect_one(ty: Type) -> Expect {
     match ty {
-        Type::Message(id) => Expect::Message { message: table().message(id), root: false },
+        Type::Message(id) => Expect::Message {
+            message: table().message(id),
+            root: false,
+        },
         Type::SchemaOrBool => match table().by_name("apiextensions.v1.JSONSchemaProps") {
-            Some(message) => Expect::Message { message, root: false },
+            Some(message) => Expect::Message {
+                message,
+                root: false,
+            },
             None => Expect::Anything,
         },
         _ => Expect::Anything,
@@ -77,7 +97,13 @@ impl Walk<'_> {
             self.findings.path.push('.');
         }
         self.findings.path.push_str(step);
-        (length, Walk { expect, findings: self.findings })
+        (
+            length,
+            Walk {
+                expect,
+                findings: self.findings,
+            },
+        )
     }
 }
 
@@ -109,7 +135,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
                         Shape::List => Some(Expect::List(field.ty)),
                         Shape::Map => Some(Expect::Map(field.ty)),
                     },
-                    None if root && (key == "apiVersion" || key == "kind") => Some(Expect::Anything),
+                    None if root && (key == "apiVersion" || key == "kind") => {
+                        Some(Expect::Anything)
+                    }
                     None => None,
                 },
                 Expect::Map(ty) => Some(expect_one(ty)),

@@ -169,10 +169,12 @@ impl Message {
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         let table = table();
         let own = table.message(table.by_name[self.name]);
-        own.fields.iter().find_map(|field| match (field.inline, field.ty) {
-            (true, Type::Message(id)) => table.message(id).field(name),
-            _ => (field.name == name).then_some(field),
-        })
+        own.fields
+            .iter()
+            .find_map(|field| match (field.inline, field.ty) {
+                (true, Type::Message(id)) => table.message(id).field(name),
+                _ => (field.name == name).then_some(field),
+            })
     }
 
     pub fn by_number(&self, number: u32) -> Option<&Field> {
@@ -208,8 +210,8 @@ impl Table {
 
     /// The root an object names. Status, the options types and metadata-only objects exist under every apiVersion.
     pub fn root(&self, api_version: &str, kind: &str) -> Option<&Message> {
-        if let Some(id) = self.roots.iter().find(|((version, name), _)| *version == api_version && *name == kind) {
-            return Some(self.message(*id.1));
+        if let Some(id) = self.roots.get(&(api_version, kind)) {
+            return Some(self.message(*id));
         }
         const ANYWHERE: &[&str] = &[
             "Status",
@@ -228,7 +230,11 @@ impl Table {
             "PartialObjectMetadataList",
             "List",
         ];
-        if ANYWHERE.contains(&kind) { self.by_name(&format!("meta.v1.{kind}")) } else { None }
+        if ANYWHERE.contains(&kind) {
+            self.by_name(&format!("meta.v1.{kind}"))
+        } else {
+            None
+        }
     }
 
     pub fn messages(&self) -> impl Iterator<Item = &Message> {
@@ -244,13 +250,21 @@ pub fn table() -> &'static Table {
 
 /// Panics on a malformed line: the data is part of the program.
 fn parse(files: &[&'static str]) -> Table {
-    let lines = || files.iter().flat_map(|file| file.lines()).filter(|line| !line.starts_with('#') && !line.is_empty());
+    let lines = || {
+        files
+            .iter()
+            .flat_map(|file| file.lines())
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+    };
     let mut by_name = BTreeMap::new();
     for line in lines() {
         if let Some(rest) = line.strip_prefix("type ") {
             let name = rest.split(' ').next().unwrap_or_default();
             let id = MessageId(by_name.len());
-            assert!(by_name.insert(name, id).is_none(), "type {name} is in the table twice");
+            assert!(
+                by_name.insert(name, id).is_none(),
+                "type {name} is in the table twice"
+            );
         }
     }
     let mut messages: Vec<Message> = Vec::with_capacity(by_name.len());
@@ -259,8 +273,13 @@ fn parse(files: &[&'static str]) -> Table {
         if let Some(rest) = line.strip_prefix("type ") {
             let mut words = rest.split(' ');
             let name = words.next().unwrap_or_default();
-            let mut message =
-                Message { name, api_version: None, atomic: false, fields: Vec::new(), wire_order: Vec::new() };
+            let mut message = Message {
+                name,
+                api_version: None,
+                atomic: false,
+                fields: Vec::new(),
+                wire_order: Vec::new(),
+            };
             for word in words {
                 match word.split_once('=') {
                     Some(("kind", version)) => message.api_version = Some(version),
@@ -271,10 +290,15 @@ fn parse(files: &[&'static str]) -> Table {
             if let Some(version) = message.api_version {
                 roots.insert((version, message.short_name()), by_name[name]);
             }
-            assert!(by_name[name] == MessageId(messages.len()), "types are numbered in file order");
+            assert!(
+                by_name[name] == MessageId(messages.len()),
+                "types are numbered in file order"
+            );
             messages.push(message);
         } else {
-            let message = messages.last_mut().expect("table: a field before the first type");
+            let message = messages
+                .last_mut()
+                .expect("table: a field before the first type");
             let field = parse_field(line, message.name, &by_name);
             message.fields.push(field);
         }
@@ -284,12 +308,24 @@ fn parse(files: &[&'static str]) -> Table {
         order.sort_by_key(|index| message.fields[*index].number);
         message.wire_order = order;
     }
-    Table { messages, by_name, roots }
+    Table {
+        messages,
+        by_name,
+        roots,
+    }
 }
 
-fn parse_field(line: &'static str, owner: &'static str, by_name: &BTreeMap<&'static str, MessageId>) -> Field {
+fn parse_field(
+    line: &'static str,
+    owner: &'static str,
+    by_name: &BTreeMap<&'static str, MessageId>,
+) -> Field {
     let mut words = line.split(' ');
-    let mut word = || words.next().unwrap_or_else(|| panic!("table: short line {line:?} in {owner}"));
+    let mut word = || {
+        words
+            .next()
+            .unwrap_or_else(|| panic!("table: short line {line:?} in {owner}"))
+    };
     let (number, name, ty) = (word(), word(), word());
     let (shape, ty) = match (ty.strip_prefix("[]"), ty.strip_prefix("{}")) {
         (Some(element), _) => (Shape::List, element),
@@ -297,7 +333,9 @@ fn parse_field(line: &'static str, owner: &'static str, by_name: &BTreeMap<&'sta
         _ => (Shape::One, ty),
     };
     let mut field = Field {
-        number: number.parse().unwrap_or_else(|_| panic!("table: bad number in {line:?}")),
+        number: number
+            .parse()
+            .unwrap_or_else(|_| panic!("table: bad number in {line:?}")),
         name: if name == "-" { "" } else { name },
         ty: parse_type(ty, owner, by_name),
         shape,
@@ -332,7 +370,10 @@ fn parse_field(line: &'static str, owner: &'static str, by_name: &BTreeMap<&'sta
             _ => panic!("table: unknown mark {mark} in {line:?} of {owner}"),
         }
     }
-    assert!(field.inline == field.name.is_empty(), "table: only inline fields have no name ({line:?} in {owner})");
+    assert!(
+        field.inline == field.name.is_empty(),
+        "table: only inline fields have no name ({line:?} in {owner})"
+    );
     field
 }
 
@@ -359,12 +400,19 @@ fn parse_type(word: &str, owner: &str, by_name: &BTreeMap<&'static str, MessageI
         name => {
             let full = match name.strip_prefix('.') {
                 Some(short) => {
-                    let group = owner.rsplit_once('.').map(|(group, _)| group).unwrap_or_default();
+                    let group = owner
+                        .rsplit_once('.')
+                        .map(|(group, _)| group)
+                        .unwrap_or_default();
                     format!("{group}.{short}")
                 }
                 None => name.to_owned(),
             };
-            Type::Message(*by_name.get(full.as_str()).unwrap_or_else(|| panic!("table: no type {full} (in {owner})")))
+            Type::Message(
+                *by_name
+                    .get(full.as_str())
+                    .unwrap_or_else(|| panic!("table: no type {full} (in {owner})")),
+            )
         }
     }
 }
@@ -380,15 +428,30 @@ mod tests {
             numbers.sort_unstable();
             let before = numbers.len();
             numbers.dedup();
-            assert_eq!(before, numbers.len(), "{} uses a number twice", message.name);
+            assert_eq!(
+                before,
+                numbers.len(),
+                "{} uses a number twice",
+                message.name
+            );
             if let Some(version) = message.api_version {
-                let found = table().root(version, message.short_name()).expect("a root is found by its own name");
+                let found = table()
+                    .root(version, message.short_name())
+                    .expect("a root is found by its own name");
                 assert_eq!(found.name, message.name);
             }
         }
         for kind in crate::kinds() {
-            assert!(table().root(&kind.api_version(), kind.kind).is_some(), "{} is served but unknown", kind.kind);
-            assert!(table().root(&kind.api_version(), &kind.list_kind).is_some(), "{} has no list", kind.kind);
+            assert!(
+                table().root(&kind.api_version(), kind.kind).is_some(),
+                "{} is served but unknown",
+                kind.kind
+            );
+            assert!(
+                table().root(&kind.api_version(), &kind.list_kind).is_some(),
+                "{} has no list",
+                kind.kind
+            );
         }
     }
 
@@ -396,7 +459,10 @@ mod tests {
     fn inlined_fields_are_found_by_their_json_name() {
         let probe = table().by_name("core.v1.Probe").expect("in the table");
         assert_eq!(probe.field("httpGet").map(|field| field.number), Some(2));
-        assert_eq!(probe.field("periodSeconds").map(|field| field.number), Some(4));
+        assert_eq!(
+            probe.field("periodSeconds").map(|field| field.number),
+            Some(4)
+        );
         assert!(probe.field("handler").is_none());
     }
 }

@@ -37,7 +37,10 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], WireError> {
-        let (head, tail) = self.rest.split_at_checked(count).ok_or(WireError::Truncated)?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or(WireError::Truncated)?;
         self.rest = tail;
         Ok(head)
     }
@@ -66,12 +69,16 @@ impl<'a> Reader<'a> {
         let number = u32::try_from(tag >> 3).map_err(|_| WireError::Overflow)?;
         let content = match tag & 7 {
             0 => Content::Varint(self.varint()?),
-            1 => Content::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().map_err(|_| WireError::Truncated)?)),
+            1 => Content::Fixed64(u64::from_le_bytes(
+                self.take(8)?.try_into().map_err(|_| WireError::Truncated)?,
+            )),
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| WireError::Overflow)?;
                 Content::Bytes(self.take(length)?)
             }
-            5 => Content::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| WireError::Truncated)?)),
+            5 => Content::Fixed32(u32::from_le_bytes(
+                self.take(4)?.try_into().map_err(|_| WireError::Truncated)?,
+            )),
             other => return Err(WireError::WireType(other as u8)),
         };
         Ok(Some((number, content)))
@@ -123,7 +130,10 @@ mod tests {
         writer.fixed64(4, 7);
         let mut reader = Reader::new(&writer.bytes);
         assert_eq!(reader.next_field(), Ok(Some((1, Content::Varint(0)))));
-        assert_eq!(reader.next_field(), Ok(Some((2, Content::Varint(u64::MAX)))));
+        assert_eq!(
+            reader.next_field(),
+            Ok(Some((2, Content::Varint(u64::MAX))))
+        );
         assert_eq!(reader.next_field(), Ok(Some((300, Content::Bytes(b"abc")))));
         assert_eq!(reader.next_field(), Ok(Some((4, Content::Fixed64(7)))));
         assert_eq!(reader.next_field(), Ok(None));
@@ -131,8 +141,17 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_input_is_an_error() {
-        assert_eq!(Reader::new(&[0x0a, 0xff, 0xff, 0xff, 0x7f, 1]).next_field(), Err(WireError::Truncated));
-        assert_eq!(Reader::new(&[0x08, 0xff]).next_field(), Err(WireError::Truncated));
-        assert_eq!(Reader::new(&[0x0b]).next_field(), Err(WireError::WireType(3)));
+        assert_eq!(
+            Reader::new(&[0x0a, 0xff, 0xff, 0xff, 0x7f, 1]).next_field(),
+            Err(WireError::Truncated)
+        );
+        assert_eq!(
+            Reader::new(&[0x08, 0xff]).next_field(),
+            Err(WireError::Truncated)
+        );
+        assert_eq!(
+            Reader::new(&[0x0b]).next_field(),
+            Err(WireError::WireType(3))
+        );
     }
 }

@@ -4,6 +4,11 @@
 //! Promise: code generic over [`Env`] behaves the same in both; nothing below the rpc layer may name tokio's
 //! time, fs or net, or std's threads and clocks.
 //! Not here: meaning. A world does not know what a log, a vote or a member is.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this crate is where the outside world is named; everybody else comes here"
+)]
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -169,7 +174,10 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
 
 /// One open file. Operations on one handle are carried out in the order they were first polled.
 /// An error of `write_*` or `sync_*` is final for the caller: never retry a failed sync.
-#[expect(clippy::len_without_is_empty, reason = "a length is a question to the disk")]
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a length is a question to the disk"
+)]
 pub trait File: Debug + Send + Sync + 'static {
     fn len(&self) -> impl Future<Output = io::Result<u64>> + Send;
     /// Reads up to `len` bytes; fewer only at the end of the file.

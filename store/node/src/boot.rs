@@ -221,7 +221,9 @@ async fn tick_progress<E: Env>(machine: Arc<Machine<E>>, interval: Duration) {
         E::sleep(interval).await;
         let mut hub = machine.hub.lock();
         let revision = machine.state.read().revision();
-        hub.tick_progress(revision);
+        let wake = hub.tick_progress(revision);
+        drop(hub);
+        drop(wake);
     }
 }
 

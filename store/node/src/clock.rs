@@ -5,26 +5,41 @@
 use barque_store_env::Instant;
 use barque_store_state::ClusterTime;
 
-/// The leader's clock: one base per term.
+/// The leader's clock of one term.
 #[derive(Debug, Default)]
 pub struct LeaderClock {
     term: u64,
+    /// Where it started, and when.
     base: Option<(ClusterTime, Instant)>,
+    /// The newest stamp of this term. Those of earlier terms do not count: the entries they went into may never have been
+    /// committed, and leases granted since would end early by as much.
     last: ClusterTime,
 }
 
 impl LeaderClock {
     /// The stamp for an entry proposed now in `term`; `applied` is the newest stamp this member has applied.
     pub fn stamp(&mut self, term: u64, applied: ClusterTime, now: Instant) -> ClusterTime {
-        if self.term != term || self.base.is_none() {
-            self.term = term;
-            self.base = Some((applied, now));
+        if self.term < term {
+            *self = LeaderClock {
+                term,
+                ..LeaderClock::default()
+            };
         }
-        let (base, since) = self.base.expect("set just above");
-        let elapsed = u64::try_from(now.saturating_since(since).as_millis()).unwrap_or(u64::MAX);
-        self.last = ClusterTime(base.0.saturating_add(elapsed))
-            .max(self.last)
-            .max(applied);
+        let running = self.base.map(|(base, since)| {
+            let elapsed =
+                u64::try_from(now.saturating_since(since).as_millis()).unwrap_or(u64::MAX);
+            ClusterTime(base.0.saturating_add(elapsed))
+        });
+        let stamp = match running {
+            Some(running) if running >= applied => running,
+            // The first of the term; or entries of earlier terms were applied only now, and time goes on from theirs
+            // (else it would stand still until this clock had caught up with them).
+            _ => {
+                self.base = Some((applied, now));
+                applied
+            }
+        };
+        self.last = self.last.max(stamp);
         self.last
     }
 }
@@ -64,20 +79,47 @@ mod tests {
     }
 
     #[test]
-    fn stamps_do_not_go_back_when_this_member_is_behind_in_applying() {
+    fn stamps_of_a_term_do_not_go_back_and_time_does_not_stand_still() {
         let mut clock = LeaderClock::default();
         let now = Instant(0);
+        let at = |ms| now + Duration::from_millis(ms);
+        assert_eq!(clock.stamp(1, ClusterTime(100), at(900)), ClusterTime(100));
         assert_eq!(
-            clock.stamp(1, ClusterTime(100), now + Duration::from_millis(900)),
-            ClusterTime(100)
-        );
-        assert_eq!(
-            clock.stamp(1, ClusterTime(100), now + Duration::from_millis(1900)),
+            clock.stamp(1, ClusterTime(100), at(1900)),
             ClusterTime(1100)
         );
+        // Elected again before an entry of an earlier term, stamped an hour later, was applied here.
+        assert_eq!(clock.stamp(2, ClusterTime(100), at(2000)), ClusterTime(100));
+        let hour = 3_600_000;
         assert_eq!(
-            clock.stamp(2, ClusterTime(100), now + Duration::from_millis(2000)),
-            ClusterTime(1100)
+            clock.stamp(2, ClusterTime(hour), at(2010)),
+            ClusterTime(hour)
         );
+        assert_eq!(
+            clock.stamp(2, ClusterTime(hour), at(2510)),
+            ClusterTime(hour + 500)
+        );
+        // Somebody who read the term before the election.
+        assert_eq!(
+            clock.stamp(1, ClusterTime(hour), at(2510)),
+            ClusterTime(hour + 500)
+        );
+    }
+
+    /// A leader that was cut off stamps entries that nobody commits; when it leads again, that time has not passed for
+    /// the leases another leader granted meanwhile.
+    #[test]
+    fn stamps_that_were_never_committed_end_no_lease_early() {
+        let mut clock = LeaderClock::default();
+        let idle = Instant(0) + Duration::from_secs(3600);
+        assert_eq!(
+            clock.stamp(1, ClusterTime(500), Instant(0)),
+            ClusterTime(500)
+        );
+        assert_eq!(
+            clock.stamp(1, ClusterTime(500), idle),
+            ClusterTime(3_600_500)
+        );
+        assert_eq!(clock.stamp(3, ClusterTime(900), idle), ClusterTime(900));
     }
 }

@@ -90,7 +90,7 @@ pub(crate) async fn expire<E: Env>(shared: Arc<Shared<E>>) {
             stamped_at = now;
             continue;
         }
-        let cluster_now = shared.machine.cluster_time(now);
+        let cluster_now = shared.machine.stamp(shared.consensus.view().term, now);
         let (due, any) = {
             let state = shared.machine.state.read();
             (

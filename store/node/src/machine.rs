@@ -8,12 +8,13 @@ use barque_store_state::{ClusterTime, Entry, LogIndex, Outcome, State};
 use barque_store_watch::Hub;
 use parking_lot::{Mutex, RwLock};
 
-use crate::clock::Estimate;
+use crate::clock::{Estimate, LeaderClock};
 
 pub(crate) struct Machine<E: Env> {
     pub(crate) state: RwLock<State>,
     pub(crate) hub: Mutex<Hub>,
-    clock: Mutex<Estimate>,
+    estimate: Mutex<Estimate>,
+    leader_clock: Mutex<LeaderClock>,
     env: std::marker::PhantomData<E>,
 }
 
@@ -22,7 +23,8 @@ impl<E: Env> Machine<E> {
         Machine {
             state: RwLock::new(State::new()),
             hub: Mutex::new(Hub::new(barque_store_watch::Limits::default())),
-            clock: Mutex::new(Estimate {
+            leader_clock: Mutex::new(LeaderClock::default()),
+            estimate: Mutex::new(Estimate {
                 stamp: ClusterTime::default(),
                 applied_at: E::now(),
             }),
@@ -30,15 +32,24 @@ impl<E: Env> Machine<E> {
         }
     }
 
+    /// The leader's stamp for what it proposes or decides at `now` in `term`. The first one of a term starts its clock.
+    pub(crate) fn stamp(&self, term: u64, now: Instant) -> ClusterTime {
+        let applied = self.state.read().time();
+        self.leader_clock.lock().stamp(term, applied, now)
+    }
+
     /// This member's estimate of cluster time at `now`.
     pub(crate) fn cluster_time(&self, now: Instant) -> ClusterTime {
-        self.clock.lock().at(now)
+        self.estimate.lock().at(now)
     }
 }
 
 impl<E: Env> consensus::Machine for Machine<E> {
     fn apply(&self, index: LogIndex, _term: u64, entry: Option<&Entry>) -> Vec<Outcome> {
         let Some(entry) = entry else {
+            self.state.write().skip(index);
+            // A new leader's first entry: the time without one did not count.
+            self.estimate.lock().applied_at = E::now();
             return Vec::new();
         };
         let mut hub = self.hub.lock();
@@ -47,9 +58,11 @@ impl<E: Env> consensus::Machine for Machine<E> {
             let applied = state.apply(index, entry);
             (applied, state.time())
         };
-        hub.publish(&applied.events);
+        let wake = hub.publish(&applied.events);
         drop(hub);
-        *self.clock.lock() = Estimate {
+        // Waking runs other tasks' code: not under the lock.
+        drop(wake);
+        *self.estimate.lock() = Estimate {
             stamp,
             applied_at: E::now(),
         };

@@ -14,7 +14,6 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::clock::LeaderClock;
 use crate::limits::*;
 use crate::machine::Machine;
 use crate::{Completion, CompletionSink, ProposeError};
@@ -294,7 +293,6 @@ type InFlight = FuturesUnordered<Decision>;
 
 impl<E: Env> Worker<E> {
     pub(crate) async fn run(self) {
-        let mut clock = LeaderClock::default();
         let mut in_flight: InFlight = FuturesUnordered::new();
         let mut changes = self.consensus.changes();
         // After a refusal: not again before this instant, so that a stale hint does not spin.
@@ -312,7 +310,7 @@ impl<E: Env> Worker<E> {
                 let view = self.consensus.view();
                 match view.leader {
                     Some(leader) if leader == self.member && view.leads_until.is_some() => {
-                        in_flight.push(self.propose(&mut clock, view.term));
+                        in_flight.push(self.propose(view.term));
                     }
                     Some(leader) if leader != self.member => {
                         if self.queue.holds_peers() {
@@ -355,10 +353,9 @@ impl<E: Env> Worker<E> {
         }
     }
 
-    fn propose(&self, clock: &mut LeaderClock, term: u64) -> Decision {
+    fn propose(&self, term: u64) -> Decision {
         let batch = self.queue.take();
-        let applied = self.machine.state.read().time();
-        let time = clock.stamp(term, applied, E::now());
+        let time = self.machine.stamp(term, E::now());
         let commands: Vec<Command> = batch.iter().map(|w| w.command.clone()).collect();
         let deadline = latest(&batch);
         let consensus = self.consensus.clone();

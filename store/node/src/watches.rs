@@ -4,9 +4,30 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use barque_store_env::Env;
-use barque_store_watch::{CreateError, Delivery, StreamId, WatchId, WatchSpec};
+use barque_store_state::{Changes, KeyRange, Refusal, Revision};
+use barque_store_watch::{CreateError, Delivery, History, StreamId, WatchId, WatchSpec};
 
 use crate::machine::Machine;
+
+/// The state as history, locked for each look only: a live watcher needs none, and must not wait for a long apply.
+struct OnDemand<'a, E: Env>(&'a Machine<E>);
+
+impl<E: Env> History for OnDemand<'_, E> {
+    fn revision(&self) -> Revision {
+        self.0.state.read().revision()
+    }
+    fn compact_revision(&self) -> Revision {
+        self.0.state.read().compact_revision()
+    }
+    fn changes(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        max_revisions: usize,
+    ) -> Result<Changes, Refusal> {
+        self.0.state.read().changes(range, from, max_revisions)
+    }
+}
 
 /// One client's stream of watches. Dropping it ends them.
 pub struct WatchStream<E: Env> {
@@ -39,13 +60,17 @@ impl<E: Env> WatchStream<E> {
         self.machine.hub.lock().request_progress(self.id);
     }
 
+    /// Whether so many answers wait unread that no further request of this client should be taken.
+    pub fn congested(&self) -> bool {
+        self.machine.hub.lock().congested(self.id)
+    }
+
     /// The next deliveries, in order, at least one. Cancel-safe.
     pub async fn next(&mut self) -> Vec<Delivery> {
         std::future::poll_fn(|cx| {
             let mut out = Vec::new();
             let mut hub = self.machine.hub.lock();
-            let state = self.machine.state.read();
-            if hub.poll(self.id, &*state, cx.waker(), &mut out) {
+            if hub.poll(self.id, &OnDemand(&self.machine), cx.waker(), &mut out) {
                 Poll::Ready(out)
             } else {
                 Poll::Pending

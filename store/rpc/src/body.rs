@@ -80,9 +80,11 @@ impl UnaryBody {
                 }
                 Some(Err(status)) => return Poll::Ready(Err(status)),
                 None => {
-                    return Poll::Ready(self.message.take().ok_or_else(|| {
-                        Status::new(Code::Internal, "no message in a unary call")
-                    }));
+                    return Poll::Ready(
+                        self.message.take().ok_or_else(|| {
+                            Status::new(Code::Internal, "no message in a unary call")
+                        }),
+                    );
                 }
             }
         }

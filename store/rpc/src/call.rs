@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use crate::body::MessageBody;
 use crate::frame::Framed;
+use crate::output::{Output, Unread};
 use crate::status::{Code, Status};
 
 /// How a method's path is called.
@@ -29,13 +30,7 @@ pub trait Service: 'static {
     fn kind(&self, path: &str) -> Kind;
     /// `reply` may be kept and answered later on this core.
     fn unary(&self, path: &str, request: Bytes, metadata: &HeaderMap, reply: Reply);
-    fn stream(
-        &self,
-        path: &str,
-        metadata: &HeaderMap,
-        requests: Requests,
-        responses: Responses,
-    );
+    fn stream(&self, path: &str, metadata: &HeaderMap, requests: Requests, responses: Responses);
     /// Plain HTTP beside gRPC.
     fn http(&self, request: Request<Bytes>) -> LocalBoxFuture<'static, Response<Bytes>>;
 }
@@ -47,7 +42,8 @@ pub struct Closed;
 
 /// The answer of one unary call. Dropped unanswered it answers Internal, so that no client waits for nothing.
 pub struct Reply {
-    respond: Option<SendResponse<Bytes>>,
+    respond: Option<SendResponse<Output>>,
+    unread: Unread,
 }
 
 impl fmt::Debug for Reply {
@@ -58,10 +54,8 @@ impl fmt::Debug for Reply {
 
 fn response_head() -> Response<()> {
     let mut head = Response::new(());
-    head.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    head.headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     head
 }
 
@@ -72,9 +66,10 @@ fn trailers(status: &Status) -> HeaderMap {
 }
 
 impl Reply {
-    pub(crate) fn new(respond: SendResponse<Bytes>) -> Self {
+    pub(crate) fn new(respond: SendResponse<Output>, unread: Unread) -> Self {
         Reply {
             respond: Some(respond),
+            unread,
         }
     }
 
@@ -90,7 +85,7 @@ impl Reply {
             .send_response(response_head(), false)
             .and_then(|mut stream| {
                 // More than the window waits in the stream's own queue as shared bytes.
-                stream.send_data(message.bytes, false)?;
+                stream.send_data(self.unread.output(message.bytes), false)?;
                 stream.send_trailers(trailers(&Status::OK))
             });
     }
@@ -159,7 +154,8 @@ impl Requests {
 
 /// Our messages of a streaming call. Headers have been sent when a handler gets it: some clients wait for them.
 pub struct Responses {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Output>,
+    unread: Unread,
 }
 
 impl fmt::Debug for Responses {
@@ -169,9 +165,9 @@ impl fmt::Debug for Responses {
 }
 
 impl Responses {
-    pub(crate) fn open(mut respond: SendResponse<Bytes>) -> Result<Self, Closed> {
+    pub(crate) fn open(mut respond: SendResponse<Output>, unread: Unread) -> Result<Self, Closed> {
         match respond.send_response(response_head(), false) {
-            Ok(stream) => Ok(Responses { stream }),
+            Ok(stream) => Ok(Responses { stream, unread }),
             Err(_) => Err(Closed),
         }
     }
@@ -189,6 +185,7 @@ impl Responses {
                 };
             }
             let chunk = bytes.split_to(capacity.min(bytes.len()));
+            let chunk = self.unread.output(chunk);
             self.stream.send_data(chunk, false).map_err(|_| Closed)?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! One client connection from accept to close: TLS, protocol, HTTP/2 streams. Runs wholly on the core that got it.
 //! Promise: all requests that arrived together are handled before the connection writes, so their answers share a write.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::TcpStream as StdTcpStream;
 use std::pin::pin;
@@ -24,6 +25,7 @@ use crate::call::{Kind, Reply, Requests, Responses, Service};
 use crate::core::Core;
 use crate::http::{answer_http2, serve_http1};
 use crate::limits;
+use crate::output::{Output, Unread};
 use crate::socket::{Protocol, Socket};
 use crate::status::{Code, Status};
 
@@ -67,7 +69,7 @@ async fn hello(accepted: Accepted) -> std::io::Result<Option<(Socket, Protocol)>
     Ok(socket.protocol().await?.map(|protocol| (socket, protocol)))
 }
 
-type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
+type Incoming = (Request<RecvStream>, SendResponse<Output>);
 
 /// What one wake-up of the connection brought.
 enum Turn {
@@ -76,7 +78,8 @@ enum Turn {
     Closed,
 }
 
-async fn serve_http2<S: Service>(core: Rc<Core<S>>, socket: Socket) {
+async fn serve_http2<S: Service>(core: Rc<Core<S>>, mut socket: Socket) {
+    socket.mend_authority();
     let secure = socket.is_tls();
     let handshake = h2::server::Builder::new()
         .initial_window_size(limits::STREAM_WINDOW_BYTES)
@@ -86,7 +89,7 @@ async fn serve_http2<S: Service>(core: Rc<Core<S>>, socket: Socket) {
         .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
         .max_pending_accept_reset_streams(limits::PENDING_RESETS_MAX)
         .max_send_buffer_size(limits::STREAM_SEND_BUFFER_BYTES)
-        .handshake::<_, Bytes>(socket);
+        .handshake::<_, Output>(socket);
     let mut connection = match tokio::time::timeout(limits::HELLO_TIMEOUT, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
@@ -95,6 +98,9 @@ async fn serve_http2<S: Service>(core: Rc<Core<S>>, socket: Socket) {
         }
         Err(_) => return,
     };
+    let unread = Unread::default();
+    // Requests of one turn that found the client's unread answers at their bound.
+    let mut held = VecDeque::new();
     let mut stop = pin!(core.stopped());
     let mut stopping = false;
     loop {
@@ -102,13 +108,16 @@ async fn serve_http2<S: Service>(core: Rc<Core<S>>, socket: Socket) {
             if !stopping && stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Turn::Stop);
             }
-            poll_turn(&mut connection, cx)
+            poll_turn(&mut connection, &unread, cx)
         })
         .await;
         match turn {
             Turn::Requests(requests) => {
-                for (request, respond) in requests {
-                    dispatch(&core, request, respond, secure);
+                held.extend(requests);
+                while !unread.is_full()
+                    && let Some((request, respond)) = held.pop_front()
+                {
+                    dispatch(&core, request, respond, &unread, secure);
                 }
             }
             Turn::Stop => {
@@ -121,7 +130,23 @@ async fn serve_http2<S: Service>(core: Rc<Core<S>>, socket: Socket) {
 }
 
 /// Takes everything that has arrived. Polling for the next request also writes; so no request is handled in between.
-fn poll_turn(connection: &mut Connection<Socket, Bytes>, cx: &mut Context<'_>) -> Poll<Turn> {
+fn poll_turn(
+    connection: &mut Connection<Socket, Output>,
+    unread: &Unread,
+    cx: &mut Context<'_>,
+) -> Poll<Turn> {
+    if unread.is_full() {
+        // Writes, and so makes room; what the client still sends waits in its windows.
+        if connection.poll_closed(cx).is_ready() {
+            return Poll::Ready(Turn::Closed);
+        }
+        // What was held goes first.
+        return if unread.is_full() {
+            Poll::Pending
+        } else {
+            Poll::Ready(Turn::Requests(Vec::new()))
+        };
+    }
     let mut requests = Vec::new();
     while requests.len() < limits::REQUESTS_PER_TURN_MAX {
         match connection.poll_accept(cx) {
@@ -141,40 +166,48 @@ fn poll_turn(connection: &mut Connection<Socket, Bytes>, cx: &mut Context<'_>) -
 fn dispatch<S: Service>(
     core: &Rc<Core<S>>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Output>,
+    unread: &Unread,
     secure: bool,
 ) {
     let (parts, recv) = request.into_parts();
     if !is_grpc(&parts) {
         if secure {
-            tokio::task::spawn_local(answer_http2(core.clone(), parts, recv, respond));
+            tokio::task::spawn_local(answer_http2(
+                core.clone(),
+                parts,
+                recv,
+                respond,
+                unread.clone(),
+            ));
         } else {
             // As etcd: cleartext HTTP/2 is gRPC's alone.
-            Reply::new(respond).refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+            Reply::new(respond, unread.clone()).refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
         return;
     }
     if parts.method != Method::POST {
-        return Reply::new(respond).refuse(StatusCode::METHOD_NOT_ALLOWED);
+        return Reply::new(respond, unread.clone()).refuse(StatusCode::METHOD_NOT_ALLOWED);
     }
     let body = MessageBody::new(recv, core.settings.request_bytes_max);
     match core.service.kind(parts.uri.path()) {
         Kind::Unary => {
             let mut body = UnaryBody::new(body);
+            let reply = Reply::new(respond, unread.clone());
             // Small requests arrive whole with their headers: no task for them.
             match body.poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(request) => answer_unary(core, &parts, request, respond),
+                Poll::Ready(request) => answer_unary(core, &parts, request, reply),
                 Poll::Pending => {
                     let core = core.clone();
                     tokio::task::spawn_local(async move {
                         let request = poll_fn(|cx| body.poll(cx)).await;
-                        answer_unary(&core, &parts, request, respond);
+                        answer_unary(&core, &parts, request, reply);
                     });
                 }
             }
         }
         Kind::Stream => {
-            if let Ok(responses) = Responses::open(respond) {
+            if let Ok(responses) = Responses::open(respond, unread.clone()) {
                 core.service.stream(
                     parts.uri.path(),
                     &parts.headers,
@@ -183,7 +216,7 @@ fn dispatch<S: Service>(
                 );
             }
         }
-        Kind::Unknown(status) => Reply::new(respond).err(status),
+        Kind::Unknown(status) => Reply::new(respond, unread.clone()).err(status),
     }
 }
 
@@ -191,9 +224,8 @@ fn answer_unary<S: Service>(
     core: &Rc<Core<S>>,
     parts: &Parts,
     request: Result<Bytes, Status>,
-    respond: SendResponse<Bytes>,
+    reply: Reply,
 ) {
-    let reply = Reply::new(respond);
     match request {
         Ok(request) => core
             .service

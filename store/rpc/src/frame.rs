@@ -110,7 +110,10 @@ impl Decoder {
 
     /// Call only after [`Decoder::next`] has said that nothing is left.
     pub fn push(&mut self, chunk: Bytes) {
-        debug_assert!(self.ready.is_empty(), "bytes pushed before the last were used");
+        debug_assert!(
+            self.ready.is_empty(),
+            "bytes pushed before the last were used"
+        );
         self.ready = chunk;
     }
 

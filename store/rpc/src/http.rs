@@ -19,6 +19,7 @@ use tracing::debug;
 use crate::call::Service;
 use crate::core::Core;
 use crate::limits::{HELLO_TIMEOUT, HTTP_BODY_BYTES_MAX};
+use crate::output::{Output, Unread};
 use crate::socket::Socket;
 
 pub(crate) async fn serve_http1<S: Service>(core: Rc<Core<S>>, socket: Socket) {
@@ -59,7 +60,8 @@ pub(crate) async fn answer_http2<S: Service>(
     core: Rc<Core<S>>,
     parts: Parts,
     mut recv: RecvStream,
-    mut respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Output>,
+    unread: Unread,
 ) {
     let mut body = BytesMut::new();
     let mut response = None;
@@ -83,7 +85,7 @@ pub(crate) async fn answer_http2<S: Service>(
     let (head, body) = response.into_parts();
     let _ = respond
         .send_response(Response::from_parts(head, ()), false)
-        .and_then(|mut stream| stream.send_data(body, true));
+        .and_then(|mut stream| stream.send_data(unread.output(body), true));
 }
 
 fn too_large() -> Response<Bytes> {

@@ -8,6 +8,7 @@
     reason = "the edge: real sockets, threads and timers are its business; nothing below it sees them"
 )]
 
+mod authority;
 mod body;
 mod call;
 mod connection;
@@ -17,6 +18,7 @@ mod http;
 pub mod limits;
 mod listen;
 pub mod mailbox;
+mod output;
 mod socket;
 mod status;
 mod tls;

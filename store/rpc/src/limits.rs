@@ -24,6 +24,10 @@ pub const PENDING_RESETS_MAX: usize = 256;
 /// Response bytes of one stream buffered ahead of the client's window. A streaming handler waits when it is full.
 pub const STREAM_SEND_BUFFER_BYTES: usize = 256 << 10;
 
+/// Response bytes of one connection that its client has not read. A few large ranges at once are usual (kube-apiserver pages
+/// by 500 to 10,000 rows); beyond this the connection's next requests wait until it reads.
+pub const UNREAD_RESPONSE_BYTES_MAX: usize = 64 << 20;
+
 /// Requests taken from one connection before their answers are written. More would delay the first answer; fewer would cost
 /// a write per answer.
 pub const REQUESTS_PER_TURN_MAX: usize = 512;

@@ -27,10 +27,7 @@ impl Listening {
 /// Binds `host:port` (a name means the first address it resolves to).
 pub fn bind(address: &str, tls: Option<Arc<ServerConfig>>) -> io::Result<Listening> {
     let resolved = address.to_socket_addrs()?.next().ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::NotFound,
-            "the name resolves to no address",
-        )
+        io::Error::new(io::ErrorKind::NotFound, "the name resolves to no address")
     })?;
     let socket = Socket::new(
         Domain::for_address(resolved),

@@ -34,7 +34,11 @@ impl<T> Sender<T> {
             return;
         }
         let was_empty = {
-            let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self
+                .0
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let was_empty = waiting.is_empty();
             if was_empty {
                 *waiting = batch;
@@ -55,7 +59,11 @@ impl<T> Receiver<T> {
         poll_fn(|cx| {
             // Registered before looking: a batch that arrives in between wakes us again.
             self.0.receiver.register(cx.waker());
-            let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self
+                .0
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if waiting.is_empty() {
                 Poll::Pending
             } else {

@@ -4,12 +4,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::authority::Mender;
 
 #[derive(Debug)]
 enum Stream {
@@ -21,6 +23,8 @@ enum Stream {
 pub(crate) struct Socket {
     /// Bytes read ahead of the protocol's decision; given back first.
     put_back: Bytes,
+    /// For HTTP/2 only.
+    mender: Option<Mender>,
     stream: Stream,
 }
 
@@ -37,17 +41,24 @@ impl Socket {
     pub fn plain(stream: TcpStream) -> Self {
         Socket {
             put_back: Bytes::new(),
+            mender: None,
             stream: Stream::Plain(stream),
         }
     }
     pub fn tls(stream: TlsStream<TcpStream>) -> Self {
         Socket {
             put_back: Bytes::new(),
+            mender: None,
             stream: Stream::Tls(Box::new(stream)),
         }
     }
     pub fn is_tls(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// From here on the bytes are HTTP/2's, beginning with its preface.
+    pub fn mend_authority(&mut self) {
+        self.mender = Some(Mender::new());
     }
 
     /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes, which stay readable. `None`: the client left first.
@@ -82,21 +93,54 @@ impl Socket {
     }
 }
 
+impl Socket {
+    fn poll_raw(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.put_back.is_empty() {
+            give(&mut self.put_back, buf);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+fn give(from: &mut impl Buf, buf: &mut ReadBuf<'_>) {
+    let len = from.remaining().min(buf.remaining());
+    let chunk = from.chunk().len().min(len);
+    buf.put_slice(&from.chunk()[..chunk]);
+    from.advance(chunk);
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.put_back.is_empty() {
-            let len = self.put_back.len().min(buf.remaining());
-            buf.put_slice(&self.put_back[..len]);
-            self.put_back.advance(len);
-            return Poll::Ready(Ok(()));
-        }
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        loop {
+            if let Some(mender) = &mut self.mender
+                && !mender.ready().is_empty()
+            {
+                give(mender.ready(), buf);
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            ready!(self.poll_raw(cx, buf))?;
+            let read = buf.filled().len() - before;
+            let Some(mender) = &mut self.mender else {
+                return Poll::Ready(Ok(()));
+            };
+            if read == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let passed = mender.pass(&buf.filled()[before..]);
+            buf.set_filled(before + passed);
+            // Nothing passed: the frame is held until it is whole, and an empty read would mean the end.
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
     }
 }

@@ -53,9 +53,9 @@ impl Status {
     /// What grpc-go answers to a path nobody serves; clients of etcd only look at the code.
     pub fn unknown_method(path: &str) -> Self {
         match path.strip_prefix('/').and_then(|p| p.rsplit_once('/')) {
-            Some((service, method)) => Status::unimplemented(format!(
-                "unknown method {method} for service {service}"
-            )),
+            Some((service, method)) => {
+                Status::unimplemented(format!("unknown method {method} for service {service}"))
+            }
             None => Status::unimplemented(format!("malformed method name: {path:?}")),
         }
     }

@@ -5,10 +5,11 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use barque_store_rpc::{
     Code, Framed, Frames, Kind, Listening, Reply, Requests, Responses, Running, Service, Settings,
-    Status, TlsFiles, bind, start,
+    Status, TlsFiles, bind, limits, start,
 };
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
@@ -28,11 +29,16 @@ fn framed(message: &[u8]) -> Framed {
     Frames::one(message.len(), |buf| buf.extend_from_slice(message))
 }
 
+/// Bytes of the answer to `Large`, and how many were given.
+const LARGE: usize = 1 << 20;
+static LARGE_ANSWERS: AtomicUsize = AtomicUsize::new(0);
+
 struct Echo;
 impl Service for Echo {
     fn kind(&self, path: &str) -> Kind {
         match path {
-            "/t.Echo/Unary" | "/t.Echo/Fail" | "/t.Echo/Forget" | "/t.Echo/Later" => Kind::Unary,
+            "/t.Echo/Large" | "/t.Echo/Unary" | "/t.Echo/Fail" | "/t.Echo/Forget"
+            | "/t.Echo/Later" => Kind::Unary,
             "/t.Echo/Stream" => Kind::Stream,
             path => Kind::Unknown(Status::unknown_method(path)),
         }
@@ -41,6 +47,10 @@ impl Service for Echo {
         match path {
             "/t.Echo/Fail" => reply.err(Status::new(Code::NotFound, "no such thing: 50%")),
             "/t.Echo/Forget" => drop(reply),
+            "/t.Echo/Large" => {
+                LARGE_ANSWERS.fetch_add(1, Ordering::Relaxed);
+                reply.ok(framed(&vec![0; LARGE]));
+            }
             "/t.Echo/Later" => barque_store_rpc::spawn_local(async move {
                 tokio::task::yield_now().await;
                 reply.ok(framed(&request));
@@ -153,10 +163,16 @@ async fn a_unary_call_echoes_whole_and_in_pieces() {
     let client = h2(address).await;
     let wire = message(b"hello");
     let answer = call(&client, "/t.Echo/Unary", std::slice::from_ref(&wire)).await;
-    assert_eq!((answer.body.as_slice(), answer.status.as_str()), (&wire[..], "0"));
+    assert_eq!(
+        (answer.body.as_slice(), answer.status.as_str()),
+        (&wire[..], "0")
+    );
     let pieces: Vec<Bytes> = wire.chunks(3).map(Bytes::copy_from_slice).collect();
     let answer = call(&client, "/t.Echo/Later", &pieces).await;
-    assert_eq!((answer.body.as_slice(), answer.status.as_str()), (&wire[..], "0"));
+    assert_eq!(
+        (answer.body.as_slice(), answer.status.as_str()),
+        (&wire[..], "0")
+    );
     running.shutdown().await;
 }
 
@@ -237,6 +253,44 @@ async fn a_stream_carries_messages_both_ways_until_the_client_ends_it() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_gets_no_more_than_the_bound_prepared() {
+    let (running, address) = plain();
+    let client = h2(address).await;
+    const CALLS: usize = 300;
+    let mut answers = Vec::new();
+    for _ in 0..CALLS {
+        let mut client = client.clone().ready().await.unwrap();
+        let (response, mut stream) = client.send_request(grpc("/t.Echo/Large"), false).unwrap();
+        stream.send_data(message(b""), true).unwrap();
+        answers.push(response);
+    }
+    // Nothing is read of the bodies while the heads of the first answers come.
+    let first = answers.remove(0).await.unwrap();
+    // The bound is passed by the answer that reaches it, and what fits into the client's windows and the kernel has left.
+    let bound = limits::UNREAD_RESPONSE_BYTES_MAX / LARGE + 10;
+    let prepared = LARGE_ANSWERS.load(Ordering::Relaxed);
+    assert!(prepared <= bound, "{prepared} answers were prepared");
+    // Reading lets the others come, each whole.
+    let whole = async |response: Response<h2::RecvStream>| {
+        let mut body = response.into_body();
+        let mut read = 0;
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk.unwrap();
+            body.flow_control().release_capacity(chunk.len()).unwrap();
+            read += chunk.len();
+        }
+        read
+    };
+    let others = answers
+        .into_iter()
+        .map(async |response| whole(response.await.unwrap()).await);
+    let (first, others) = tokio::join!(whole(first), futures::future::join_all(others));
+    let read = first + others.iter().sum::<usize>();
+    assert_eq!(read, CALLS * (LARGE + 5));
+    running.shutdown().await;
+}
+
+#[tokio::test]
 async fn http1_and_http2_share_the_port() {
     let (running, address) = plain();
     let mut socket = TcpStream::connect(address).await.unwrap();
@@ -260,6 +314,47 @@ async fn http1_and_http2_share_the_port() {
 }
 
 #[tokio::test]
+async fn a_url_as_authority_is_served() {
+    let (running, address) = plain();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let mut wire = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    wire.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    // :method POST, :scheme http, then literals: :path, :authority, content-type.
+    let mut block = vec![0x83, 0x86];
+    for (index, value) in [
+        (0x04, "/t.Echo/Unary"),
+        (0x41, "http://127.0.0.1:2379"),
+        (0x1f, "application/grpc"),
+    ] {
+        block.push(index);
+        if index == 0x1f {
+            block.push(31 - 15);
+        }
+        block.push(u8::try_from(value.len()).unwrap());
+        block.extend(value.as_bytes());
+    }
+    wire.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 4, 0, 0, 0, 1]);
+    wire.extend(&block);
+    wire.extend([0, 0, 5, 0, 1, 0, 0, 0, 1]);
+    wire.extend(message(b""));
+    socket.write_all(&wire).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.unwrap();
+        let len = usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; len];
+        socket.read_exact(&mut payload).await.unwrap();
+        assert_ne!(head[3], 3, "the stream was reset");
+        if head[3] == 1 {
+            // :status 200 stands in HPACK's static table.
+            assert_eq!(payload[0], 0x88);
+            break;
+        }
+    }
+    running.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_taken_port_is_an_error_of_binding() {
     let (running, address) = plain();
     let error = bind(&address.to_string(), None).unwrap_err();
@@ -277,7 +372,10 @@ async fn shutdown_ends_open_streams() {
     assert!(recv.data().await.unwrap().is_ok());
     running.shutdown().await;
     let ended = poll_fn(|cx| recv.poll_data(cx)).await;
-    assert!(!matches!(ended, Some(Ok(_))), "a stream outlived the server");
+    assert!(
+        !matches!(ended, Some(Ok(_))),
+        "a stream outlived the server"
+    );
 }
 
 struct Authority {
@@ -396,5 +494,8 @@ fn a_missing_certificate_file_is_named() {
         client_ca: None,
     };
     let error = files.load().unwrap_err();
-    assert!(error.to_string().contains("/nowhere/server.key") || error.to_string().contains("/nowhere/server.crt"));
+    assert!(
+        error.to_string().contains("/nowhere/server.key")
+            || error.to_string().contains("/nowhere/server.crt")
+    );
 }

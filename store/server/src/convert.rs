@@ -74,7 +74,11 @@ pub(crate) fn delete_range(request: pb::DeleteRangeRequest) -> DeleteRange {
 
 /// Nesting is bounded by the decoder (prost refuses a hundred levels).
 pub(crate) fn txn(request: pb::TxnRequest) -> Result<Txn, Status> {
-    let ops = |ops: Vec<pb::RequestOp>| ops.into_iter().map(txn_op).collect::<Result<Vec<_>, Status>>();
+    let ops = |ops: Vec<pb::RequestOp>| {
+        ops.into_iter()
+            .map(txn_op)
+            .collect::<Result<Vec<_>, Status>>()
+    };
     Ok(Txn {
         compare: request.compare.into_iter().map(compare).collect(),
         success: ops(request.success)?,

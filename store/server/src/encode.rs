@@ -390,7 +390,12 @@ mod tests {
         }
     }
 
-    fn header(cluster_id: u64, member_id: u64, revision: i64, raft_term: u64) -> Option<pb::ResponseHeader> {
+    fn header(
+        cluster_id: u64,
+        member_id: u64,
+        revision: i64,
+        raft_term: u64,
+    ) -> Option<pb::ResponseHeader> {
         Some(pb::ResponseHeader {
             cluster_id,
             member_id,
@@ -410,7 +415,11 @@ mod tests {
 
     #[test]
     fn a_range_decodes_to_the_rows_it_was_written_from() {
-        let rows = vec![row("a", b"1", 0), row("b", &[7; 1000], -5), row("c", b"", i64::MAX)];
+        let rows = vec![
+            row("a", b"1", 0),
+            row("b", &[7; 1000], -5),
+            row("c", b"", i64::MAX),
+        ];
         let result = RangeResult {
             kvs: rows.clone(),
             more: true,
@@ -573,7 +582,16 @@ mod tests {
 
     #[test]
     fn varint_lengths_match_what_is_written() {
-        for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            16_383,
+            16_384,
+            u64::from(u32::MAX),
+            u64::MAX,
+        ] {
             let mut buf = BytesMut::new();
             put_varint(&mut buf, value);
             assert_eq!(buf.len(), varint_len(value), "{value}");

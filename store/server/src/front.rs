@@ -63,7 +63,8 @@ impl EtcdFront {
         let mut listeners = Vec::new();
         let mut schemes = Vec::new();
         for url in &config.listen {
-            let parsed = ListenUrl::parse(url).ok_or_else(|| StartError::Url { url: url.clone() })?;
+            let parsed =
+                ListenUrl::parse(url).ok_or_else(|| StartError::Url { url: url.clone() })?;
             let tls = match (parsed.secure, &config.tls) {
                 (false, _) => None,
                 (true, Some(files)) => Some(files.load()?),
@@ -149,10 +150,21 @@ mod tests {
 
     #[test]
     fn listen_urls_are_scheme_host_and_port() {
-        for url in ["http://127.0.0.1:2379", "https://[::1]:0", "http://localhost:1/"] {
+        for url in [
+            "http://127.0.0.1:2379",
+            "https://[::1]:0",
+            "http://localhost:1/",
+        ] {
             assert!(ListenUrl::parse(url).is_some(), "{url}");
         }
-        for url in ["127.0.0.1:2379", "ftp://x:1", "http://x", "http://:1", "http://x:99999", "http://x:1/y"] {
+        for url in [
+            "127.0.0.1:2379",
+            "ftp://x:1",
+            "http://x",
+            "http://:1",
+            "http://x:99999",
+            "http://x:1/y",
+        ] {
             assert!(ListenUrl::parse(url).is_none(), "{url}");
         }
     }

@@ -20,7 +20,9 @@ pub(crate) async fn answer<E: Env>(core: Rc<Core<E>>, request: Request<Bytes>) -
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or("");
     let (route, check) = match path.split_once('/').map(|(_, rest)| rest) {
-        Some(rest) => rest.split_once('/').map_or((rest, None), |(r, c)| (r, Some(c))),
+        Some(rest) => rest
+            .split_once('/')
+            .map_or((rest, None), |(r, c)| (r, Some(c))),
         None => ("", None),
     };
     let known = match (route, check) {
@@ -28,7 +30,11 @@ pub(crate) async fn answer<E: Env>(core: Rc<Core<E>>, request: Request<Bytes>) -
         (_, _) => false,
     };
     if !known {
-        return respond(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".to_owned());
+        return respond(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "404 page not found\n".to_owned(),
+        );
     }
     if request.method() != Method::GET {
         let mut refused = respond(
@@ -162,7 +168,11 @@ async fn checks<E: Env>(
         Some(name) => all.iter().copied().filter(|c| c.name() == name).collect(),
     };
     if chosen.is_empty() {
-        return respond(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".to_owned());
+        return respond(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "404 page not found\n".to_owned(),
+        );
     }
     let mut lines = String::new();
     let mut failed = false;
@@ -185,7 +195,11 @@ async fn checks<E: Env>(
         return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines);
     }
     let verbose = values(query, "verbose").next().is_some();
-    let body = if verbose { lines + "ok\n" } else { "ok\n".to_owned() };
+    let body = if verbose {
+        lines + "ok\n"
+    } else {
+        "ok\n".to_owned()
+    };
     respond(StatusCode::OK, TEXT, body)
 }
 

@@ -112,8 +112,7 @@ fn read_txn<E: Env>(core: &Core<E>, txn: &Txn) -> Result<Framed, Status> {
 /// `physical` needs no waiting: space is given back continuously, and a compacted revision is unreadable at once.
 pub(crate) fn compact<E: Env>(core: &Core<E>, request: Bytes, reply: Reply) {
     write(core, request, reply, |request: pb::CompactionRequest| {
-        let revision =
-            u64::try_from(request.revision).map_err(|_| refused(&Refusal::Compacted))?;
+        let revision = u64::try_from(request.revision).map_err(|_| refused(&Refusal::Compacted))?;
         Ok(Command::Compact {
             revision: Revision(revision),
         })

@@ -125,7 +125,9 @@ impl<E: Env> Proposals<E> {
                     Ok(outcome) => match outcome.result {
                         Err(refusal) => Err(refused(&refusal)),
                         Ok(answer) => encode::answer(&header.at(outcome.revision), &answer)
-                            .ok_or_else(|| Status::new(Code::Internal, "an answer of another kind")),
+                            .ok_or_else(|| {
+                                Status::new(Code::Internal, "an answer of another kind")
+                            }),
                     },
                 });
             }

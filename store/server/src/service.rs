@@ -106,13 +106,7 @@ impl<E: Env> Service for EtcdService<E> {
         }
     }
 
-    fn stream(
-        &self,
-        path: &str,
-        metadata: &HeaderMap,
-        requests: Requests,
-        responses: Responses,
-    ) {
+    fn stream(&self, path: &str, metadata: &HeaderMap, requests: Requests, responses: Responses) {
         if let Err(status) = self.core.require_leader(metadata) {
             return responses.finish(&status);
         }

@@ -60,17 +60,41 @@ mod tests {
     #[test]
     fn codes_and_texts_are_etcds() {
         let cases = [
-            (Refusal::Compacted, 11, "etcdserver: mvcc: required revision has been compacted"),
-            (Refusal::FutureRevision, 11, "etcdserver: mvcc: required revision is a future revision"),
+            (
+                Refusal::Compacted,
+                11,
+                "etcdserver: mvcc: required revision has been compacted",
+            ),
+            (
+                Refusal::FutureRevision,
+                11,
+                "etcdserver: mvcc: required revision is a future revision",
+            ),
             (Refusal::EmptyKey, 3, "etcdserver: key is not provided"),
             (Refusal::KeyNotFound, 3, "etcdserver: key not found"),
             (Refusal::ValueProvided, 3, "etcdserver: value is provided"),
             (Refusal::LeaseProvided, 3, "etcdserver: lease is provided"),
-            (Refusal::TooManyOps, 3, "etcdserver: too many operations in txn request"),
-            (Refusal::DuplicateKey, 3, "etcdserver: duplicate key given in txn request"),
-            (Refusal::LeaseNotFound, 5, "etcdserver: requested lease not found"),
+            (
+                Refusal::TooManyOps,
+                3,
+                "etcdserver: too many operations in txn request",
+            ),
+            (
+                Refusal::DuplicateKey,
+                3,
+                "etcdserver: duplicate key given in txn request",
+            ),
+            (
+                Refusal::LeaseNotFound,
+                5,
+                "etcdserver: requested lease not found",
+            ),
             (Refusal::LeaseExists, 9, "etcdserver: lease already exists"),
-            (Refusal::LeaseTtlTooLarge, 11, "etcdserver: too large lease TTL"),
+            (
+                Refusal::LeaseTtlTooLarge,
+                11,
+                "etcdserver: too large lease TTL",
+            ),
         ];
         for (refusal, code, text) in cases {
             let status = refused(&refusal);

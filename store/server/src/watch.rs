@@ -116,9 +116,8 @@ impl<E: Env> ClientStream<E> {
             prev_kv: request.prev_kv,
             fragment: request.fragment,
         };
-        let filtered = |kind: pb::watch_create_request::FilterType| {
-            request.filters.contains(&(kind as i32))
-        };
+        let filtered =
+            |kind: pb::watch_create_request::FilterType| request.filters.contains(&(kind as i32));
         let spec = WatchSpec {
             no_put: filtered(pb::watch_create_request::FilterType::Noput),
             no_delete: filtered(pb::watch_create_request::FilterType::Nodelete),
@@ -201,9 +200,7 @@ impl<E: Env> ClientStream<E> {
                 created: true,
                 ..head(*revision, id.0)
             },
-            Delivery::Progress { id, revision } => {
-                head(*revision, id.map_or(NO_WATCH, |id| id.0))
-            }
+            Delivery::Progress { id, revision } => head(*revision, id.map_or(NO_WATCH, |id| id.0)),
             Delivery::Canceled { id, revision } => {
                 self.wants.remove(id);
                 WatchHead {
@@ -230,18 +227,23 @@ impl<E: Env> ClientStream<E> {
     /// One message, or several where the client asked for it and one would be larger than the largest request.
     fn write_events(&mut self, head: &WatchHead<'_>, events: &[Event], wants: Wants) {
         let limit = self.core.rules.max_request_bytes + GRPC_OVERHEAD_BYTES;
-        let mut rest = events;
-        while wants.fragment {
-            let fits = fragment(rest, wants.prev_kv, limit);
-            if fits == rest.len() {
-                break;
+        let fitting = |rest: &[Event]| {
+            if wants.fragment {
+                fragment(rest, wants.prev_kv, limit)
+            } else {
+                rest.len()
             }
+        };
+        let mut rest = events;
+        let mut fits = fitting(rest);
+        while fits < rest.len() {
             let more = WatchHead {
                 fragment: true,
                 ..*head
             };
             encode::watch(&mut self.frames, &more, &rest[..fits], wants.prev_kv);
             rest = &rest[fits..];
+            fits = fitting(rest);
         }
         encode::watch(&mut self.frames, head, rest, wants.prev_kv);
     }

@@ -106,7 +106,13 @@ async fn concurrent_puts_each_get_a_revision_of_their_own() {
     }
     revisions.sort_unstable();
     assert_eq!(revisions, (2..302).collect::<Vec<_>>());
-    let got = server.kv().await.range(prefix("k")).await.unwrap().into_inner();
+    let got = server
+        .kv()
+        .await
+        .range(prefix("k"))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(got.count, 300);
     server.stop().await;
 }
@@ -158,7 +164,11 @@ async fn transactions_compare_branch_and_nest() {
         let applied = server.store.status().applied_index;
         let got = kv.txn(read).await.unwrap().into_inner();
         assert!(got.succeeded && got.header.unwrap().revision == 3);
-        assert_eq!(server.store.status().applied_index, applied, "no entry for a read");
+        assert_eq!(
+            server.store.status().applied_index,
+            applied,
+            "no entry for a read"
+        );
     }
     server.stop().await;
 }
@@ -175,8 +185,14 @@ async fn refusals_have_etcds_codes_and_words() {
         physical: false,
     };
     kv.compact(compact(4)).await.unwrap();
-    let compacted = (11, "etcdserver: mvcc: required revision has been compacted".to_owned());
-    let future = (11, "etcdserver: mvcc: required revision is a future revision".to_owned());
+    let compacted = (
+        11,
+        "etcdserver: mvcc: required revision has been compacted".to_owned(),
+    );
+    let future = (
+        11,
+        "etcdserver: mvcc: required revision is a future revision".to_owned(),
+    );
     assert_eq!(refusal(kv.compact(compact(4)).await), compacted);
     assert_eq!(refusal(kv.compact(compact(-1)).await), compacted);
     assert_eq!(refusal(kv.compact(compact(99)).await), future);
@@ -230,7 +246,10 @@ async fn refusals_have_etcds_codes_and_words() {
     );
     let (code, text) = refusal(kv.put(put("k", &large.repeat(8))).await);
     assert_eq!(code, 8);
-    assert!(text.starts_with("grpc: received message larger than max ("), "{text}");
+    assert!(
+        text.starts_with("grpc: received message larger than max ("),
+        "{text}"
+    );
 
     let puts = |n| pb::TxnRequest {
         success: (0..n)
@@ -240,13 +259,19 @@ async fn refusals_have_etcds_codes_and_words() {
     };
     assert_eq!(
         refusal(kv.txn(puts(129)).await),
-        (3, "etcdserver: too many operations in txn request".to_owned())
+        (
+            3,
+            "etcdserver: too many operations in txn request".to_owned()
+        )
     );
     let mut twice = puts(1);
     twice.success.push(op(Request::RequestPut(put("t0", ""))));
     assert_eq!(
         refusal(kv.txn(twice).await),
-        (3, "etcdserver: duplicate key given in txn request".to_owned())
+        (
+            3,
+            "etcdserver: duplicate key given in txn request".to_owned()
+        )
     );
 
     let mut cluster = ClusterClient::new(server.channel().await);
@@ -264,8 +289,15 @@ async fn leases_are_granted_renewed_listed_and_revoked_with_their_keys() {
     let grant = |ttl, id| pb::LeaseGrantRequest { ttl, id };
     let chosen = lease.lease_grant(grant(0, 0)).await.unwrap().into_inner();
     assert!(chosen.id > 0, "the server chooses a positive id");
-    assert_eq!(chosen.ttl, 1, "raised to one and a half elections of 500 ms");
-    let own = lease.lease_grant(grant(100, -5)).await.unwrap().into_inner();
+    assert_eq!(
+        chosen.ttl, 1,
+        "raised to one and a half elections of 500 ms"
+    );
+    let own = lease
+        .lease_grant(grant(100, -5))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((own.id, own.ttl), (-5, 100));
     assert_eq!(
         refusal(lease.lease_grant(grant(1, -5)).await),
@@ -287,7 +319,11 @@ async fn leases_are_granted_renewed_listed_and_revoked_with_their_keys() {
     assert_eq!((told.granted_ttl, told.keys.len()), (100, 2));
     assert!((98..=100).contains(&told.ttl), "{told:?}");
     let missing = pb::LeaseTimeToLiveRequest { id: 1, keys: false };
-    let told = lease.lease_time_to_live(missing).await.unwrap().into_inner();
+    let told = lease
+        .lease_time_to_live(missing)
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((told.ttl, told.granted_ttl), (-1, 0));
     let listed = lease
         .lease_leases(pb::LeaseLeasesRequest {})
@@ -305,7 +341,11 @@ async fn leases_are_granted_renewed_listed_and_revoked_with_their_keys() {
     let renewed = answers.message().await.unwrap().unwrap();
     assert_eq!((renewed.id, renewed.ttl), (-5, 100));
     let unknown = answers.message().await.unwrap().unwrap();
-    assert_eq!((unknown.id, unknown.ttl), (1, 0), "missing is no error here");
+    assert_eq!(
+        (unknown.id, unknown.ttl),
+        (1, 0),
+        "missing is no error here"
+    );
     assert!(answers.message().await.unwrap().is_none());
 
     let before = kv.range(get("x")).await.unwrap().into_inner();
@@ -317,7 +357,12 @@ async fn leases_are_granted_renewed_listed_and_revoked_with_their_keys() {
         before.header.unwrap().revision + 1,
         "both keys go in one revision"
     );
-    let after = kv.range(pb::RangeRequest { range_end: "z".into(), ..get("x") }).await;
+    let after = kv
+        .range(pb::RangeRequest {
+            range_end: "z".into(),
+            ..get("x")
+        })
+        .await;
     assert_eq!(after.unwrap().into_inner().count, 0);
     assert_eq!(
         refusal(lease.lease_revoke(revoke).await),
@@ -352,8 +397,15 @@ async fn members_status_hashes_and_health_are_told() {
     assert_eq!(status.leader, header.member_id);
     assert_eq!(status.header.unwrap().revision, 2);
     assert!(status.errors.is_empty() && status.raft_applied_index > 0 && status.db_size > 0);
-    let version: Vec<u32> = status.version.split('.').map(|n| n.parse().unwrap()).collect();
-    assert!(version >= vec![3, 5, 13], "kube-apiserver asks for progress only from 3.5.13 on");
+    let version: Vec<u32> = status
+        .version
+        .split('.')
+        .map(|n| n.parse().unwrap())
+        .collect();
+    assert!(
+        version >= vec![3, 5, 13],
+        "kube-apiserver asks for progress only from 3.5.13 on"
+    );
 
     let hash = |revision| pb::HashKvRequest { revision };
     let at_two = maintenance.hash_kv(hash(0)).await.unwrap().into_inner();
@@ -361,12 +413,26 @@ async fn members_status_hashes_and_health_are_told() {
     kv.put(put("b", "2")).await.unwrap();
     let again = maintenance.hash_kv(hash(2)).await.unwrap().into_inner();
     assert_eq!(again.hash, at_two.hash);
-    assert_ne!(maintenance.hash_kv(hash(0)).await.unwrap().into_inner().hash, at_two.hash);
+    assert_ne!(
+        maintenance
+            .hash_kv(hash(0))
+            .await
+            .unwrap()
+            .into_inner()
+            .hash,
+        at_two.hash
+    );
     let (code, _) = refusal(maintenance.hash_kv(hash(50)).await);
     assert_eq!(code, 11);
-    let alarms = maintenance.alarm(pb::AlarmRequest::default()).await.unwrap();
+    let alarms = maintenance
+        .alarm(pb::AlarmRequest::default())
+        .await
+        .unwrap();
     assert!(alarms.into_inner().alarms.is_empty());
-    let defragmented = maintenance.defragment(pb::DefragmentRequest {}).await.unwrap();
+    let defragmented = maintenance
+        .defragment(pb::DefragmentRequest {})
+        .await
+        .unwrap();
     assert_eq!(defragmented.into_inner().header, None);
 
     let mut health = health::health_client::HealthClient::new(channel);
@@ -379,7 +445,10 @@ async fn members_status_hashes_and_health_are_told() {
     let other = health::HealthCheckRequest {
         service: "other".to_owned(),
     };
-    assert_eq!(refusal(health.check(other).await), (5, "unknown service".to_owned()));
+    assert_eq!(
+        refusal(health.check(other).await),
+        (5, "unknown service".to_owned())
+    );
     server.stop().await;
 }
 
@@ -399,18 +468,33 @@ async fn http_answers_beside_grpc() {
     // The first linearizable read waits for the first leader.
     server.kv().await.range(get("a")).await.unwrap();
     let cases = [
-        ("GET /health", "200", "{\"health\":\"true\",\"reason\":\"\"}"),
+        (
+            "GET /health",
+            "200",
+            "{\"health\":\"true\",\"reason\":\"\"}",
+        ),
         ("POST /health", "405", "Method Not Allowed\n"),
         ("GET /version", "200", "\"etcdserver\":\"3."),
         ("GET /livez", "200", "ok\n"),
-        ("GET /readyz?verbose", "200", "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n"),
-        ("GET /readyz/linearizable_read?verbose", "200", "[+]linearizable_read ok\nok\n"),
+        (
+            "GET /readyz?verbose",
+            "200",
+            "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n",
+        ),
+        (
+            "GET /readyz/linearizable_read?verbose",
+            "200",
+            "[+]linearizable_read ok\nok\n",
+        ),
         ("GET /metrics", "200", "etcd_server_has_leader 1\n"),
         ("GET /nothing", "404", "404 page not found\n"),
     ];
     for (request, status, body) in cases {
         let answer = http(&server.url, request).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{request}: {answer}"
+        );
         assert!(answer.contains(body), "{request}: {answer}");
     }
     server.stop().await;
@@ -426,7 +510,9 @@ async fn without_a_leader_only_local_answers_are_given() {
     };
     assert_eq!(kv.range(local).await.unwrap().into_inner().count, 0);
     let mut demanding = tonic::Request::new(put("a", "1"));
-    demanding.metadata_mut().insert("hasleader", "true".parse().unwrap());
+    demanding
+        .metadata_mut()
+        .insert("hasleader", "true".parse().unwrap());
     assert_eq!(
         refusal(kv.put(demanding).await),
         (14, "etcdserver: no leader".to_owned())
@@ -436,10 +522,16 @@ async fn without_a_leader_only_local_answers_are_given() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!((status.leader, status.errors), (0, vec!["etcdserver: no leader".to_owned()]));
+    assert_eq!(
+        (status.leader, status.errors),
+        (0, vec!["etcdserver: no leader".to_owned()])
+    );
     let answer = http(&server.url, "GET /health").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-    assert!(answer.contains("{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}"), "{answer}");
+    assert!(
+        answer.contains("{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}"),
+        "{answer}"
+    );
     let answer = http(&server.url, "GET /health?serializable=true").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     server.stop().await;
@@ -454,6 +546,9 @@ async fn a_taken_port_names_the_flag_and_the_address() {
     };
     let error = barque_store_server::EtcdFront::start(config, server.store.clone()).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("--listen-client-urls") && text.contains(&server.url), "{text}");
+    assert!(
+        text.contains("--listen-client-urls") && text.contains(&server.url),
+        "{text}"
+    );
     server.stop().await;
 }

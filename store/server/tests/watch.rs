@@ -81,7 +81,12 @@ fn short(event: &mvccpb::Event) -> String {
         .map_or(String::new(), |p| format!(" was {}", text(&p.value)));
     match event.r#type() {
         mvccpb::event::EventType::Put => {
-            format!("{}={}@{}{prev}", text(&kv.key), text(&kv.value), kv.mod_revision)
+            format!(
+                "{}={}@{}{prev}",
+                text(&kv.key),
+                text(&kv.value),
+                kv.mod_revision
+            )
         }
         mvccpb::event::EventType::Delete => {
             assert!(kv.value.is_empty() && kv.version == 0 && kv.create_revision == 0);
@@ -277,7 +282,9 @@ async fn a_stream_without_its_leader_is_refused_when_the_client_demands_one() {
     let server = start(3).await;
     let (_requests, receiver) = mpsc::channel::<pb::WatchRequest>(1);
     let mut request = tonic::Request::new(ReceiverStream::new(receiver));
-    request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("hasleader", "true".parse().unwrap());
     let mut client = WatchClient::new(server.channel().await);
     let status = match client.watch(request).await {
         Err(status) => status,
@@ -301,8 +308,14 @@ async fn a_watcher_that_goes_away_leaves_the_others_alone() {
         kv.put(put("a", &n.to_string())).await.unwrap();
     }
     let seen = staying.events(0, 50).await;
-    let revisions: Vec<i64> = seen.iter().map(|e| e.kv.as_ref().unwrap().mod_revision).collect();
+    let revisions: Vec<i64> = seen
+        .iter()
+        .map(|e| e.kv.as_ref().unwrap().mod_revision)
+        .collect();
     assert_eq!(revisions, (2..52).collect::<Vec<_>>());
-    assert_eq!(kv.range(get("a")).await.unwrap().into_inner().kvs[0].version, 50);
+    assert_eq!(
+        kv.range(get("a")).await.unwrap().into_inner().kvs[0].version,
+        50
+    );
     server.stop().await;
 }

@@ -8,8 +8,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use barque_store_env::{Disk, Env, watch};
+use barque_store_env::{Disk, Env};
 use bytes::Bytes;
+use futures::future::Either;
 use tokio::sync::Notify;
 
 mod codec;
@@ -25,7 +26,7 @@ mod writer;
 mod tests;
 
 pub use error::WalError;
-use queue::{Progress, Shared};
+use queue::Shared;
 
 /// One thing to remember.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,18 +149,13 @@ impl<E: Env> Wal<E> {
         })?;
         let (resume, recovered) = recover::recover::<E>(disk, dir, options).await?;
 
-        let (sender, progress) = watch::channel(Progress::default());
         let bytes_on_disk = (resume.older.iter().map(|span| span.bytes).sum::<u64>())
             + resume.active.bytes
             + resume.ready.as_ref().map_or(0, |(span, _)| span.bytes);
-        let shared = Arc::new(Shared::new(
-            resume.meta.clone(),
-            resume.last_index,
-            bytes_on_disk,
-            progress,
-        ));
+        let (shared, told) = Shared::new(resume.meta.clone(), resume.last_index, bytes_on_disk);
+        let shared = Arc::new(shared);
         let ended = Arc::new(Notify::new());
-        writer::start::<E>(resume, lock, shared.clone(), sender, ended.clone());
+        writer::start::<E>(resume, lock, shared.clone(), told, ended.clone());
         let wal = Wal {
             handle: Arc::new(Handle { shared, ended }),
             _world: std::marker::PhantomData,
@@ -182,16 +178,24 @@ impl<E: Env> Wal<E> {
     pub async fn durable(&self, upto: RecordNumber) -> Result<(), WalError> {
         let shared = &self.handle.shared;
         shared.hurry(upto);
-        let mut progress = shared.progress.clone();
+        let mut durable = shared.durable.clone();
+        let mut end = shared.end.clone();
         loop {
-            let reached = progress.get_and_update();
-            if reached.durable >= upto.0 {
+            let reached = durable.get_and_update();
+            let ended = end.get_and_update();
+            if reached >= upto.0 {
                 return Ok(());
             }
-            if let Some(error) = reached.failed {
+            if let Some(error) = ended {
                 return Err(error);
             }
-            if progress.changed().await.is_err() {
+            let (further, over) = (durable.changed(), end.changed());
+            futures::pin_mut!(further, over);
+            let closed = match futures::future::select(further, over).await {
+                Either::Left((changed, _)) | Either::Right((changed, _)) => changed.is_err(),
+            };
+            // The writer went away; what it said last is seen above, once more.
+            if closed && shared.durable.get() < upto.0 && shared.end.get().is_none() {
                 return Err(WalError::Stopped);
             }
         }
@@ -213,14 +217,14 @@ impl<E: Env> Wal<E> {
 
     /// Resolves at the first error. Never, when the log is closed without one.
     pub async fn failed(&self) -> WalError {
-        let mut progress = self.handle.shared.progress.clone();
+        let mut end = self.handle.shared.end.clone();
         loop {
-            match progress.get_and_update().failed {
+            match end.get_and_update() {
                 Some(WalError::Closed) => std::future::pending().await,
                 Some(error) => return error,
                 None => {}
             }
-            if progress.changed().await.is_err() && progress.get().failed.is_none() {
+            if end.changed().await.is_err() && end.get().is_none() {
                 return WalError::Stopped;
             }
         }

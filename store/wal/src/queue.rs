@@ -29,11 +29,12 @@ pub struct Draft {
     pub max_index: Option<u64>,
 }
 
-/// What the writer has reached.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    pub durable: u64,
-    pub failed: Option<WalError>,
+/// What the writer tells. Two channels: whoever waits for a failure is not woken by every batch.
+pub struct Told {
+    /// Number of the last durable record.
+    pub durable: watch::Sender<u64>,
+    /// Why nothing more will be written.
+    pub end: watch::Sender<Option<WalError>>,
 }
 
 #[derive(Default)]
@@ -66,7 +67,8 @@ pub struct Shared {
     queue: Mutex<Queue>,
     /// Wakes the writer.
     pub work: Notify,
-    pub progress: watch::Receiver<Progress>,
+    pub durable: watch::Receiver<u64>,
+    pub end: watch::Receiver<Option<WalError>>,
 }
 
 /// What the writer should do.
@@ -80,23 +82,26 @@ pub enum Next {
 }
 
 impl Shared {
-    pub fn new(
-        meta: Meta,
-        last_index: Option<u64>,
-        bytes_on_disk: u64,
-        progress: watch::Receiver<Progress>,
-    ) -> Self {
+    pub fn new(meta: Meta, last_index: Option<u64>, bytes_on_disk: u64) -> (Self, Told) {
+        let (durable_in, durable) = watch::channel(0);
+        let (end_in, end) = watch::channel(None);
         let queue = Queue {
             meta,
             next_index: last_index.map(|index| index + 1),
             bytes_on_disk,
             ..Queue::default()
         };
-        Shared {
+        let shared = Shared {
             queue: Mutex::new(queue),
             work: Notify::new(),
-            progress,
-        }
+            durable,
+            end,
+        };
+        let told = Told {
+            durable: durable_in,
+            end: end_in,
+        };
+        (shared, told)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

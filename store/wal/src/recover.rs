@@ -226,7 +226,7 @@ impl Scan {
         if tail.torn {
             zero(dir, active.segment, &file, tail.offset, active.bytes).await?;
         }
-        if dir.fsync && !cfg!(test) {
+        if dir.fsync {
             persist(dir, active.segment, &file, tail.last).await?;
         }
         // Highest first, so that no hole can appear; the lowest is kept for the writer.

@@ -6,14 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use barque_store_env::{Disk, Env, Task, watch};
+use barque_store_env::{Disk, Env, Task};
 use bytes::BytesMut;
 use tokio::sync::{Notify, mpsc};
 
 use crate::codec::{self, Link, Place, SEGMENT_HEADER};
 use crate::error::WalError;
 use crate::limits::{LAZY, REMOVALS_MAX, SEGMENTS_AHEAD};
-use crate::queue::{Draft, Next, Progress, Shared};
+use crate::queue::{Draft, Next, Shared, Told};
 use crate::recover::Resume;
 use crate::replay::Meta;
 use crate::segment::{Dir, Span};
@@ -25,7 +25,7 @@ pub fn start<E: Env>(
     resume: Resume<E::Disk>,
     lock: <E::Disk as Disk>::Lock,
     shared: Arc<Shared>,
-    progress: watch::Sender<Progress>,
+    told: Told,
     ended: Arc<Notify>,
 ) {
     let (ahead_in, ahead) = mpsc::channel(SEGMENTS_AHEAD);
@@ -56,7 +56,7 @@ pub fn start<E: Env>(
         ahead,
         removals,
         shared,
-        progress,
+        told,
     };
     drop(E::spawn("wal-write", async move {
         writer.run([filler, remover]).await;
@@ -77,7 +77,7 @@ struct Writer<E: Env> {
     ahead: mpsc::Receiver<Ahead<E::Disk>>,
     removals: mpsc::Sender<Span>,
     shared: Arc<Shared>,
-    progress: watch::Sender<Progress>,
+    told: Told,
 }
 
 impl<E: Env> Writer<E> {
@@ -90,14 +90,14 @@ impl<E: Env> Writer<E> {
         if let Some(error) = &error {
             tracing::error!(%error, "the log failed; nothing more is acknowledged");
             // Told before the helpers have ended: they may hang on the same disk.
-            tell(&self.shared, &self.progress, error);
+            tell(&self.shared, &self.told, error);
         }
         for helper in helpers {
             // A helper's own error has come through `Shared::fail`; a killed one has nothing more to do.
             let _ = helper.await;
         }
         if error.is_none() {
-            tell(&self.shared, &self.progress, &WalError::Closed);
+            tell(&self.shared, &self.told, &WalError::Closed);
         }
     }
 
@@ -136,10 +136,7 @@ impl<E: Env> Writer<E> {
         let records = u64::from(draft.records);
         self.shared
             .wrote(draft.last, records, queued, self.dir.fsync);
-        self.progress.send_if_modified(|progress| {
-            progress.durable = draft.last;
-            true
-        });
+        self.told.durable.send(draft.last);
         if let Some((purged, _)) = purged {
             self.remove_upto(purged);
         }
@@ -210,12 +207,9 @@ impl<E: Env> Writer<E> {
     }
 }
 
-fn tell(shared: &Shared, progress: &watch::Sender<Progress>, end: &WalError) {
+fn tell(shared: &Shared, told: &Told, end: &WalError) {
     shared.end(end);
-    progress.send_if_modified(|progress| {
-        progress.failed = Some(end.clone());
-        true
-    });
+    told.end.send(Some(end.clone()));
 }
 
 /// Writes the next segment ahead, as soon as the one before was taken.

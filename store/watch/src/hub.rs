@@ -181,6 +181,9 @@ impl Hub {
             watch: id,
         };
         self.lookup.remove(&watcher.spec.range, subscriber);
+        if stream.progress.is_none() {
+            self.awaiting_progress.remove(&s);
+        }
         stream.push(Queued::Answer(Delivery::Canceled {
             id,
             revision: current.max(self.published),

@@ -71,10 +71,10 @@ impl Hub {
                 );
             }
         }
-        if stream.progress.is_some()
-            && stream.outbox.is_empty()
-            && answer_progress(stream, *published, history, out)
-        {
+        if stream.outbox.is_empty() {
+            answer_progress(stream, *published, history, out);
+        }
+        if stream.progress.is_none() {
             awaiting_progress.remove(&s);
         }
         let delivered = out.len() > before;
@@ -202,36 +202,31 @@ fn forget(s: StreamId, stream: &mut Stream, lookup: &mut Lookup, id: WatchId) {
     }
 }
 
-/// Returns true when the request is done with: answered, or nobody is left to be answered for.
+/// Answers an open request if its time has come.
 fn answer_progress(
     stream: &mut Stream,
     published: Revision,
     history: &dyn History,
     out: &mut Vec<Delivery>,
-) -> bool {
+) {
     let nexts = stream.watchers.values().map(|watcher| watcher.next);
-    let (Some(first), Some(last)) = (nexts.clone().min(), nexts.max()) else {
-        stream.progress = None;
-        return true;
-    };
-    let Some(request) = &mut stream.progress else {
-        return true;
+    let (Some(request), Some(first), Some(last)) =
+        (&mut stream.progress, nexts.clone().min(), nexts.max())
+    else {
+        return;
     };
     let current = history.revision();
     let target = *request.target.get_or_insert(current);
-    // Somebody has not read everything, or starts in the future and must not be told of a revision before that.
-    if !stream.line.is_empty() || last.0 > current.0 + 1 {
-        return false;
-    }
     // Live watchers have been given all that was published, and one that has read history itself what it read.
     let reached = published.max(Revision(first.0 - 1));
-    if reached < target {
-        return false;
+    // Not while somebody reads history, nor before the start of one that begins in the future: its client would take up
+    // at the revision told.
+    let future = reached > current || reached.0 + 1 < last.0;
+    if stream.line.is_empty() && reached >= target && !future {
+        stream.progress = None;
+        out.push(Delivery::Progress {
+            id: None,
+            revision: reached,
+        });
     }
-    stream.progress = None;
-    out.push(Delivery::Progress {
-        id: None,
-        revision: reached,
-    });
-    true
 }

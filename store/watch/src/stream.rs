@@ -161,6 +161,10 @@ impl Stream {
     pub fn remove(&mut self, id: WatchId) -> Option<Watcher> {
         let watcher = self.watchers.remove(&id)?;
         self.line.retain(|other| *other != id);
+        if self.watchers.is_empty() {
+            // Nobody is left to be answered for; whoever comes next has not asked.
+            self.progress = None;
+        }
         let queue = std::mem::take(&mut self.outbox);
         for queued in queue {
             let its = match &queued {

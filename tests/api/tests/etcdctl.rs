@@ -28,7 +28,11 @@ fn compare(members: usize) {
     let members = Member::on_free_ports(members);
     let etcd = transcript(&Program::etcd(), &members);
     let barque = transcript(&Program::barque(), &members);
-    assert_eq!(etcd.len(), barque.len(), "both went through the same script");
+    assert_eq!(
+        etcd.len(),
+        barque.len(),
+        "both went through the same script"
+    );
     let mut differences = String::new();
     for (etcd, barque) in etcd.iter().zip(&barque) {
         if etcd.lines != barque.lines {
@@ -41,9 +45,21 @@ fn compare(members: usize) {
             );
         }
     }
-    let accepted: Vec<String> = ACCEPTED.iter().map(|(what, why)| format!("{what}: {why}")).collect();
-    assert!(differences.is_empty(), "differences beyond those accepted ({}):\n{differences}", accepted.join("; "));
-    println!("{} commands, {} members: no difference beyond: {}", etcd.len(), members.len(), accepted.join("; "));
+    let accepted: Vec<String> = ACCEPTED
+        .iter()
+        .map(|(what, why)| format!("{what}: {why}"))
+        .collect();
+    assert!(
+        differences.is_empty(),
+        "differences beyond those accepted ({}):\n{differences}",
+        accepted.join("; ")
+    );
+    println!(
+        "{} commands, {} members: no difference beyond: {}",
+        etcd.len(),
+        members.len(),
+        accepted.join("; ")
+    );
 }
 
 #[test]

@@ -260,7 +260,7 @@ fn hashes_agree(cluster: &Cluster, runtime: &tokio::runtime::Runtime) {
 fn scheduler_and_controller_die(cluster: &Cluster, kubectl: &Kubectl) {
     kubectl.ok(&["rollout", "restart", "deployment/web"]);
     let holder = |lease: &str| text(&kubectl.json(&["get", "lease", lease, "-n", "kube-system"])["spec"]["holderIdentity"]);
-    for (kind, lease) in [("scheduler", "kube-scheduler"), ("controller", "kube-controller-manager")] {
+    for (kind, lease) in [("scheduler", "barque-scheduler"), ("controller", "barque-controllers")] {
         let number = holder(lease).trim_start_matches("master-").to_owned();
         cluster.kill(&format!("{kind}-{number}"));
     }

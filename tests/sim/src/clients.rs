@@ -122,7 +122,11 @@ impl Client {
 
     async fn one(&mut self, node: sim::NodeId) {
         let register = sim::below(REGISTERS) as usize;
-        let patience = [Duration::from_millis(60), Duration::from_millis(200), PATIENCE_MAX];
+        let patience = [
+            Duration::from_millis(60),
+            Duration::from_millis(200),
+            PATIENCE_MAX,
+        ];
         let timeout = patience[sim::below(3) as usize];
         let called = sim::elapsed().as_nanos() as u64;
         let value = self.id + 1_000 * (self.made + 1);

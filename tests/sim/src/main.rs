@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         count: args.count,
         threads,
         twice: args.twice,
-        stop_at_failure: !args.keep_going,
+        stop_at: (!args.keep_going).then_some(""),
     });
     if args.count == 1 || args.verbose {
         for report in &outcome.reports {

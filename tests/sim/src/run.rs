@@ -148,7 +148,13 @@ async fn scenario(options: Options) -> Result<Report, String> {
     futures::pin_mut!(inspector, work);
     let searched = match futures::future::select(work, inspector).await {
         futures::future::Either::Left((judged, _)) => judged?,
-        futures::future::Either::Right((violation, _)) => return Err(violation),
+        futures::future::Either::Right((violation, _)) => {
+            // A violation often is the first sight of something worse.
+            return Err(match settle::lost_on_a_member(&cluster, &told) {
+                Some(lost) => format!("lost write: {lost} (it began with: {violation})"),
+                None => violation,
+            });
+        }
     };
     if let Some(what) = journal.violated() {
         return Err(what);

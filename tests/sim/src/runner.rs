@@ -17,8 +17,8 @@ pub struct Batch {
     pub threads: usize,
     /// Each seed twice; the traces must be equal.
     pub twice: bool,
-    /// No further seed is begun after a failure.
-    pub stop_at_failure: bool,
+    /// No further seed is begun after a failure whose text contains this.
+    pub stop_at: Option<&'static str>,
 }
 
 /// What came of it. Seeds in order.
@@ -94,6 +94,10 @@ fn run_one(options: Options, twice: bool) -> Result<Report, Failure> {
     first
 }
 
+fn found(failures: &[Failure], text: &str) -> bool {
+    failures.iter().any(|failure| failure.what.contains(text))
+}
+
 /// Runs the batch.
 pub fn run_seeds(batch: Batch) -> Outcome {
     let start = Instant::now();
@@ -103,7 +107,10 @@ pub fn run_seeds(batch: Batch) -> Outcome {
         for _ in 0..batch.threads.max(1) {
             scope.spawn(|| {
                 loop {
-                    if batch.stop_at_failure && !failures.lock().is_empty() {
+                    if batch
+                        .stop_at
+                        .is_some_and(|text| found(&failures.lock(), text))
+                    {
                         return;
                     }
                     let n = next.fetch_add(1, Ordering::Relaxed);

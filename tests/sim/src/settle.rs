@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use barque_store_env::Env;
 use barque_store_env::sim::{self, Link, NodeId, SimEnv};
-use barque_store_state::{Command, KeyRange, Put};
+use barque_store_state::{Command, KeyRange, Put, Range, Revision};
 use barque_store_watch::Delivery;
 use barque_tests_checkers::{
     History, Searched, Verdict, check_acknowledged, check_history, check_registers, check_watch,
@@ -139,6 +139,37 @@ pub async fn judge(
             ))
         }
     }
+}
+
+/// An acknowledged write that a member is past but does not have, looked for without waiting for anything.
+pub fn lost_on_a_member(cluster: &Cluster, told: &Told) -> Option<String> {
+    let acknowledged = told.acknowledged.lock();
+    for node in MEMBERS {
+        let Some(store) = cluster.store(node) else {
+            continue;
+        };
+        let here = store.revision();
+        for write in acknowledged.iter().filter(|w| w.revision <= here.0) {
+            let range = Range {
+                range: KeyRange::point(write.change.key.clone().into()),
+                revision: Some(Revision(write.revision)),
+                ..Range::default()
+            };
+            let (_, result) = store.range(&range);
+            let kv = result.ok().and_then(|r| r.kvs.first().cloned());
+            let kept = kv.as_ref().is_some_and(|kv| {
+                kv.mod_revision.0 == write.revision
+                    && write.change.value.as_deref().map(str::as_bytes) == Some(&kv.value[..])
+            });
+            if !kept {
+                return Some(format!(
+                    "acknowledged at revision {}: {:?}, but {node}, at revision {}, has {kv:?}",
+                    write.revision, write.change, here.0
+                ));
+            }
+        }
+    }
+    None
 }
 
 fn equal_hashes(cluster: &Arc<Cluster>) -> Result<(), String> {

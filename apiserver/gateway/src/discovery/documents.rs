@@ -34,8 +34,7 @@ fn hash(bytes: &[u8]) -> String {
 }
 
 const JSON: &str = "application/json";
-const AGGREGATED_V2: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const AGGREGATED_V2BETA1: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
@@ -109,14 +108,18 @@ impl Documents {
             paths.insert(path.clone(), json!({"serverRelativeURL": url}));
             openapi.insert(path, document);
         }
-        openapi.insert(
-            String::new(),
-            Document::new(&json!({"paths": paths}), JSON),
-        );
+        openapi.insert(String::new(), Document::new(&json!({"paths": paths}), JSON));
         let mut known: Vec<String> = pages.keys().map(|path| format!("/{path}")).collect();
         known.extend(
-            ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-                .map(str::to_owned),
+            [
+                "/healthz",
+                "/livez",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/readyz",
+                "/version",
+            ]
+            .map(str::to_owned),
         );
         pages.insert(String::new(), plain(json!({"paths": known})));
         Documents { pages, openapi }
@@ -314,12 +317,20 @@ mod tests {
             let path = group_version_path(kind.group, kind.version);
             let segments: Vec<&str> = path.split('/').collect();
             let list = value(documents.discovery(&segments, "application/json").unwrap());
-            let names: Vec<&str> = list["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+            let names: Vec<&str> = list["resources"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|r| r["name"].as_str().unwrap())
+                .collect();
             assert!(names.contains(&kind.plural), "{path} {}", kind.plural);
             let root = if kind.group.is_empty() { "api" } else { "apis" };
             let document = documents.discovery(&[root], &aggregated).unwrap();
             assert_eq!(document.content_type, AGGREGATED_V2);
-            assert!(String::from_utf8_lossy(&document.body).contains(&format!("\"resource\":{:?}", kind.plural)));
+            assert!(
+                String::from_utf8_lossy(&document.body)
+                    .contains(&format!("\"resource\":{:?}", kind.plural))
+            );
             assert!(documents.openapi(&path).is_some());
         }
     }
@@ -329,8 +340,14 @@ mod tests {
         let documents = Documents::new("host:1");
         let old = documents.discovery(&["apis"], AGGREGATED_V2BETA1).unwrap();
         assert_eq!(value(old)["apiVersion"], "apidiscovery.k8s.io/v2beta1");
-        let plain = documents.discovery(&["apis"], "application/json, */*").unwrap();
+        let plain = documents
+            .discovery(&["apis"], "application/json, */*")
+            .unwrap();
         assert_eq!(value(plain)["kind"], "APIGroupList");
-        assert!(documents.discovery(&["apis", "nobody.example"], "").is_none());
+        assert!(
+            documents
+                .discovery(&["apis", "nobody.example"], "")
+                .is_none()
+        );
     }
 }

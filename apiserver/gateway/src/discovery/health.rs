@@ -22,12 +22,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    pub async fn serve(
-        &self,
-        segments: &[&str],
-        query: &str,
-        objects: &Objects,
-    ) -> Response<Body> {
+    pub async fn serve(&self, segments: &[&str], query: &str, objects: &Objects) -> Response<Body> {
         let mut checks = vec![("ping", true)];
         if segments[0] != "livez" {
             let read = objects.storage().revision(Consistency::Linearizable);

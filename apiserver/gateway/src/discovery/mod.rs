@@ -3,6 +3,7 @@
 
 mod documents;
 mod health;
+mod openapi_v2;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -52,13 +53,19 @@ impl Discovery {
             }
             ["openapi", "v2"] => {
                 let accept = text_header(&request.headers, header::ACCEPT).unwrap_or_default();
-                // There is no protobuf form; clients that take nothing else must use v3.
-                if accept.contains("proto-openapi") && !accept.contains("json") {
-                    return Err(ApiError::not_acceptable());
-                }
-                Ok(json_response(&json!({
-                    "swagger": "2.0", "info": {"title": "Kubernetes", "version": GIT_VERSION}, "paths": {},
-                })))
+                // Asked for with an `@` that no media type parser takes, and answered with a dot, as kube-apiserver does.
+                Ok(if accept.contains("proto-openapi.spec.v2") {
+                    typed(
+                        openapi_v2::document(GIT_VERSION).into(),
+                        HeaderValue::from_static(
+                            "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+                        ),
+                    )
+                } else {
+                    json_response(&json!({
+                        "swagger": "2.0", "info": {"title": "Kubernetes", "version": GIT_VERSION}, "paths": {},
+                    }))
+                })
             }
             ["openapi", "v3", rest @ ..] => self
                 .documents

@@ -108,11 +108,7 @@ impl ObjectsService {
             .map_err(|error| status(&error))
     }
 
-    async fn one(
-        &self,
-        peer: Option<Peer>,
-        wanted: Wanted,
-    ) -> Result<Response<Object>, Status> {
+    async fn one(&self, peer: Option<Peer>, wanted: Wanted) -> Result<Response<Object>, Status> {
         let answer = self.handle(peer, wanted).await?;
         match answer.content {
             Content::Object(item) => Ok(Response::new(Object { json: json(&item) })),
@@ -142,8 +138,11 @@ impl Objects for ObjectsService {
             namespace,
             name,
         } = request.into_inner();
-        self.one(peer, Wanted::new(Verb::Get, resource, namespace, named(name)?))
-            .await
+        self.one(
+            peer,
+            Wanted::new(Verb::Get, resource, namespace, named(name)?),
+        )
+        .await
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {

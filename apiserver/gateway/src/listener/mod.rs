@@ -163,11 +163,7 @@ fn body_error(error: impl std::fmt::Display) -> BodyError {
     BodyError(error.to_string())
 }
 
-async fn answer(
-    front: &Front,
-    identity: &Identity,
-    request: Request<Incoming>,
-) -> Response<Body> {
+async fn answer(front: &Front, identity: &Identity, request: Request<Incoming>) -> Response<Body> {
     let user = identity.user();
     let is_grpc = text_header(request.headers(), header::CONTENT_TYPE)
         .is_some_and(|content_type| content_type.starts_with("application/grpc"));

@@ -52,9 +52,8 @@ impl ParsedPatch {
         };
         let value: Value = serde_json::from_slice(body).map_err(malformed)?;
         if patch_type == PatchType::Json {
-            let patch: Patch = serde_json::from_value(value).map_err(|error| {
-                ApiError::bad_request(format!("error decoding patch: {error}"))
-            })?;
+            let patch: Patch = serde_json::from_value(value)
+                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
             if patch.0.len() > JSON_PATCH_OPERATIONS_MAX {
                 return Err(ApiError::too_large(format!(
                     "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
@@ -127,11 +126,18 @@ mod tests {
     fn merge_removes_nulls_and_json_patch_tests() {
         let object = json!({"a": 1, "b": {"c": 2}});
         let merge = parsed(PatchType::Merge, r#"{"a":null,"b":{"d":3}}"#).unwrap();
-        assert_eq!(merge.apply(None, &object).unwrap(), json!({"b": {"c": 2, "d": 3}}));
+        assert_eq!(
+            merge.apply(None, &object).unwrap(),
+            json!({"b": {"c": 2, "d": 3}})
+        );
         let test = parsed(PatchType::Json, r#"[{"op":"test","path":"/a","value":2}]"#).unwrap();
         let error = test.apply(None, &object).unwrap_err();
         assert_eq!((error.code, error.reason), (422, "Invalid"));
-        let replace = parsed(PatchType::Json, r#"[{"op":"replace","path":"/a","value":2}]"#).unwrap();
+        let replace = parsed(
+            PatchType::Json,
+            r#"[{"op":"replace","path":"/a","value":2}]"#,
+        )
+        .unwrap();
         assert_eq!(replace.apply(None, &object).unwrap()["a"], 2);
     }
 
@@ -148,6 +154,12 @@ mod tests {
         }
         let many = vec![r#"{"op":"remove","path":"/a"}"#; JSON_PATCH_OPERATIONS_MAX + 1].join(",");
         let body = Bytes::from(format!("[{many}]"));
-        assert_eq!(ParsedPatch::parse(PatchType::Json, &body).err().unwrap().code, 413);
+        assert_eq!(
+            ParsedPatch::parse(PatchType::Json, &body)
+                .err()
+                .unwrap()
+                .code,
+            413
+        );
     }
 }

@@ -123,7 +123,15 @@ fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Propagation
 impl Pipeline {
     pub(super) async fn delete(&self, user: &User, call: &Call) -> Result<Answer, ApiError> {
         let options = DeleteOptions::of(call)?;
-        let modified = self.delete_one(user, call, call.about(), call.namespace.as_deref(), &options).await?;
+        let modified = self
+            .delete_one(
+                user,
+                call,
+                call.about(),
+                call.namespace.as_deref(),
+                &options,
+            )
+            .await?;
         let gone = is_gone(&modified);
         let stored = last_state(modified);
         let kind = call.resource.kind;
@@ -153,7 +161,10 @@ impl Pipeline {
             let object = item.value();
             let about = About::new(call.resource.kind, metadata(&object, "name"));
             let namespace = Some(metadata(&object, "namespace")).filter(|name| !name.is_empty());
-            match self.delete_one(user, call, about, namespace, &options).await {
+            match self
+                .delete_one(user, call, about, namespace, &options)
+                .await
+            {
                 Ok(modified) => items.push(Item::of(last_state(modified), call.resource)),
                 // Somebody else was faster.
                 Err(error) if error.code == 404 => {}
@@ -188,13 +199,19 @@ impl Pipeline {
         }
         let now = (self.clock)();
         self.objects
-            .modify(call.resource, about, namespace, options.dry_run, |current| {
-                let current = current.ok_or_else(|| ApiError::not_found(about))?;
-                admission::node_restriction(user, &call.attributes, &current.object)
-                    .map_err(|refused| ApiError::refused(about, &refused))?;
-                check_preconditions(about, options, current)?;
-                decide(call, about, options, &current.object, now)
-            })
+            .modify(
+                call.resource,
+                about,
+                namespace,
+                options.dry_run,
+                |current| {
+                    let current = current.ok_or_else(|| ApiError::not_found(about))?;
+                    admission::node_restriction(user, &call.attributes, &current.object)
+                        .map_err(|refused| ApiError::refused(about, &refused))?;
+                    check_preconditions(about, options, current)?;
+                    decide(call, about, options, &current.object, now)
+                },
+            )
             .await
     }
 }
@@ -347,13 +364,19 @@ mod tests {
     fn propagation_leaves_its_finalizer() {
         let mut object = json!({"metadata": {"finalizers": ["mine", "orphan"]}});
         set_propagation(&mut object, Propagation::Foreground);
-        assert_eq!(object["metadata"]["finalizers"], json!(["mine", "foregroundDeletion"]));
+        assert_eq!(
+            object["metadata"]["finalizers"],
+            json!(["mine", "foregroundDeletion"])
+        );
         set_propagation(&mut object, Propagation::Background);
         assert_eq!(object["metadata"]["finalizers"], json!(["mine"]));
         let mut bare = json!({"metadata": {"finalizers": ["orphan"]}});
         set_propagation(&mut bare, Propagation::Background);
         assert_eq!(bare, json!({"metadata": {}}));
-        assert_eq!(propagation(Some("Orphan"), Some(true)).unwrap_err().code, 422);
+        assert_eq!(
+            propagation(Some("Orphan"), Some(true)).unwrap_err().code,
+            422
+        );
         assert_eq!(propagation(Some("Sideways"), None).unwrap_err().code, 422);
     }
 

@@ -118,9 +118,18 @@ mod tests {
                 Err(refusal) => break refusal,
             }
         };
-        assert_eq!(held.len(), WRITES_INFLIGHT_MAX / INFLIGHT_PER_USER_MAX_DIVISOR);
-        assert_eq!((refusal.code, refusal.retry_after_seconds()), (429, Some(1)));
-        assert!(flow.enter(&greedy, Verb::Get).is_ok(), "reads are counted apart");
+        assert_eq!(
+            held.len(),
+            WRITES_INFLIGHT_MAX / INFLIGHT_PER_USER_MAX_DIVISOR
+        );
+        assert_eq!(
+            (refusal.code, refusal.retry_after_seconds()),
+            (429, Some(1))
+        );
+        assert!(
+            flow.enter(&greedy, Verb::Get).is_ok(),
+            "reads are counted apart"
+        );
         assert!(flow.enter(&user("modest"), Verb::Create).is_ok());
         held.pop();
         assert!(flow.enter(&greedy, Verb::Create).is_ok());

@@ -33,8 +33,8 @@ use crate::requests::{Call, ResourceRequest, Verb};
 use crate::status::{About, ApiError};
 use crate::storage::{Objects, Storage};
 use answer::Answer;
-pub(crate) use flow::Permit;
 use flow::FlowControl;
+pub(crate) use flow::Permit;
 pub(crate) use read::after as next_key;
 
 /// Tells the time; tests have their own.

@@ -93,9 +93,7 @@ impl Scope {
         let within = namespace.or(selection.namespace());
         let located = within.is_some() || !call.resource.kind.namespaced;
         let range = match one {
-            Some(name) if located => {
-                KeyRange::point(keys::object(call.resource, within, name))
-            }
+            Some(name) if located => KeyRange::point(keys::object(call.resource, within, name)),
             _ => keys::collection(call.resource, within),
         };
         Ok(Scope {
@@ -249,8 +247,8 @@ impl Pipeline {
                 if limit > 0 && items.len() as u64 >= limit && (more || left_in_page > 0) {
                     let start = next_key.get(scope.prefix.len()..).unwrap_or_default();
                     let token = Token::new(i64::try_from(read_at.0).unwrap_or(i64::MAX), start);
-                    let remaining =
-                        everything.then(|| count.saturating_sub(in_page as u64) + left_in_page as u64);
+                    let remaining = everything
+                        .then(|| count.saturating_sub(in_page as u64) + left_in_page as u64);
                     return Ok(List {
                         items,
                         revision: read_at.0,
@@ -323,10 +321,7 @@ pub(crate) fn after(key: &Bytes) -> Bytes {
 }
 
 /// The revision an object's own resourceVersion names.
-pub(super) fn object_revision(
-    text: &str,
-    about: About<'_>,
-) -> Result<Option<Revision>, ApiError> {
+pub(super) fn object_revision(text: &str, about: About<'_>) -> Result<Option<Revision>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -349,8 +344,7 @@ mod tests {
         let token = Token::new(42, b"default/web\0");
         assert_eq!(
             token.encode(),
-            URL_SAFE_NO_PAD
-                .encode(r#"{"v":"meta.k8s.io/v1","rv":42,"start":"default/web\u0000"}"#)
+            URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":42,"start":"default/web\u0000"}"#)
         );
         assert_eq!(Token::decode(&token.encode()).unwrap(), token);
         for bad in ["", "!", "e30", "eyJ2IjoieCJ9"] {

@@ -83,8 +83,7 @@ impl Pipeline {
 
     /// Puts a pod on a node: the scheduler's one write.
     pub(super) async fn bind(&self, user: &User, call: &Call) -> Result<Answer, ApiError> {
-        let wanted =
-            body::decode_loose("v1", "Binding", call.content_type.as_deref(), &call.body)?;
+        let wanted = body::decode_loose("v1", "Binding", call.content_type.as_deref(), &call.body)?;
         let about = About {
             group: "",
             resource: "pods/binding",

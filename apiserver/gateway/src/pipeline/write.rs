@@ -124,7 +124,12 @@ impl Pipeline {
                 call.options.dry_run,
                 |current| {
                     let current = current.ok_or_else(|| ApiError::not_found(call.about()))?;
-                    check_version(call, &object, current, strategy.allow_unconditional_update())?;
+                    check_version(
+                        call,
+                        &object,
+                        current,
+                        strategy.allow_unconditional_update(),
+                    )?;
                     changed(user, call, object.clone(), current)
                 },
             )
@@ -176,13 +181,8 @@ impl Pipeline {
                         };
                         ApiError::invalid("", "", "", &[error])
                     };
-                    let accepted = body::accept(
-                        kind,
-                        patched,
-                        &raw,
-                        call.options.field_validation,
-                        refuse,
-                    )?;
+                    let accepted =
+                        body::accept(kind, patched, &raw, call.options.field_validation, refuse)?;
                     warnings = accepted.warnings;
                     // A patch that names no version is for whatever is there.
                     check_version(call, &accepted.object, current, true)?;
@@ -282,7 +282,9 @@ pub(super) fn check_version(
             let error = FieldError {
                 field: "metadata.resourceVersion".to_owned(),
                 reason: "FieldValueInvalid",
-                detail: "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update".to_owned(),
+                detail:
+                    "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"
+                        .to_owned(),
             };
             Err(ApiError::invalid(
                 kind.group,

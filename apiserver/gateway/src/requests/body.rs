@@ -182,9 +182,15 @@ fn with_kind(kind: &str, api_version: &str, mut object: Value) -> Result<Value, 
         };
         let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
         let why = if schema::by_kind(group, version, &found.1).is_some() {
-            format!("converting ({version}.{}) to ({kind}): unknown conversion", found.1)
+            format!(
+                "converting ({version}.{}) to ({kind}): unknown conversion",
+                found.1
+            )
         } else {
-            format!("no kind {:?} is registered for version {:?}", found.1, found.0)
+            format!(
+                "no kind {:?} is registered for version {:?}",
+                found.1, found.0
+            )
         };
         return Err(cannot_be_handled(&found.1, version, kind, &why));
     }
@@ -232,7 +238,10 @@ pub fn json_problem(body: &[u8], error: &serde_json::Error) -> String {
     }
     let text = error.to_string();
     let place = [
-        ("key must be a string", "looking for beginning of object key string"),
+        (
+            "key must be a string",
+            "looking for beginning of object key string",
+        ),
         ("trailing comma", "looking for beginning of value"),
         ("expected `,` or `}`", "after object key:value pair"),
         ("expected `,` or `]`", "after array element"),

@@ -164,10 +164,7 @@ impl Call {
     }
 
     pub fn about(&self) -> About<'_> {
-        About::new(
-            self.resource.kind,
-            self.name.as_deref().unwrap_or_default(),
-        )
+        About::new(self.resource.kind, self.name.as_deref().unwrap_or_default())
     }
 
     /// The object's name; paths without one were refused in [`Call::resolve`].

@@ -80,11 +80,7 @@ fn offer(clause: &str) -> Option<Output> {
 
 /// The value of a media type without its parameters.
 pub fn media_type(content_type: &str) -> &str {
-    content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 #[cfg(test)]
@@ -104,7 +100,10 @@ mod tests {
         assert_eq!(chosen(protobuf), Output::default());
         let collector = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
         assert_eq!(chosen(collector).shape, Shape::Metadata("v1"));
-        assert_eq!(chosen("application/vnd.kubernetes.protobuf").format, Format::Protobuf);
+        assert_eq!(
+            chosen("application/vnd.kubernetes.protobuf").format,
+            Format::Protobuf
+        );
         assert_eq!(Output::choose(Some("text/html")).unwrap_err().code, 406);
         assert_eq!(chosen("text/html, */*;q=0.8"), Output::default());
     }

@@ -96,20 +96,27 @@ impl Options {
     /// The rules on resourceVersionMatch and sendInitialEvents; each is a 422 of its own kind of options.
     pub fn check_version_match(&self) -> Result<(), ApiError> {
         let mut errors = Vec::new();
-        let mut forbid = |field: &str, why: &str| errors.push(field_error(field, "FieldValueForbidden", "Forbidden", why));
-        if let Some(initial) = self.send_initial_events {
+        let mut forbid = |field: &str, why: &str| {
+            errors.push(field_error(field, "FieldValueForbidden", "Forbidden", why))
+        };
+        if self.send_initial_events.is_some() {
             if !self.watch {
-                forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+                forbid(
+                    "sendInitialEvents",
+                    "sendInitialEvents is forbidden for list",
+                );
             } else if self.version_match != VersionMatch::NotOlderThan {
                 forbid(
                     "resourceVersionMatch",
                     "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
                 );
             }
-            let _ = initial;
         } else if self.version_match != VersionMatch::Unset {
             if self.watch {
-                forbid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                forbid(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
             }
             if self.resource_version.is_empty() {
                 forbid(
@@ -133,12 +140,7 @@ impl Options {
         if errors.is_empty() {
             Ok(())
         } else {
-            Err(ApiError::invalid(
-                "meta.k8s.io",
-                "ListOptions",
-                "",
-                &errors,
-            ))
+            Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors))
         }
     }
 }
@@ -256,7 +258,12 @@ mod tests {
         assert!(message.contains("Unsupported value: \"No\""), "{message}");
         let mismatch = options("resourceVersionMatch=Exact").unwrap();
         assert_eq!(mismatch.check_version_match().unwrap_err().code, 422);
-        assert!(options("resourceVersionMatch=Exact&resourceVersion=5").unwrap().check_version_match().is_ok());
+        assert!(
+            options("resourceVersionMatch=Exact&resourceVersion=5")
+                .unwrap()
+                .check_version_match()
+                .is_ok()
+        );
         assert!(options("resourceVersion=abc").unwrap().revision().is_err());
     }
 }

@@ -47,11 +47,11 @@ fn resource_path(path: &str) -> Option<ResourcePath> {
         version: version.to_owned(),
         ..ResourcePath::default()
     };
-    if let ["watch", inner @ ..] = rest {
-        if !inner.is_empty() {
-            found.watch = true;
-            rest = inner;
-        }
+    if let ["watch", inner @ ..] = rest
+        && !inner.is_empty()
+    {
+        found.watch = true;
+        rest = inner;
     }
     match rest {
         ["namespaces", namespace, "status" | "finalize"] => {
@@ -148,15 +148,24 @@ mod tests {
     #[test]
     fn resource_paths() {
         let pods = resource("/api/v1/namespaces/default/pods");
-        assert_eq!((pods.resource.as_str(), pods.namespace.as_deref(), pods.name), ("pods", Some("default"), None));
+        assert_eq!(
+            (pods.resource.as_str(), pods.namespace.as_deref(), pods.name),
+            ("pods", Some("default"), None)
+        );
         let status = resource("/apis/apps/v1/namespaces/a/deployments/web/status");
         assert_eq!(status.group, "apps");
         assert_eq!(status.name.as_deref(), Some("web"));
         assert_eq!(status.subresource.as_deref(), Some("status"));
         let namespace = resource("/api/v1/namespaces/a");
-        assert_eq!((namespace.resource.as_str(), namespace.name.as_deref()), ("namespaces", Some("a")));
+        assert_eq!(
+            (namespace.resource.as_str(), namespace.name.as_deref()),
+            ("namespaces", Some("a"))
+        );
         let finalize = resource("/api/v1/namespaces/a/finalize");
-        assert_eq!((finalize.resource.as_str(), finalize.subresource.as_deref()), ("namespaces", Some("finalize")));
+        assert_eq!(
+            (finalize.resource.as_str(), finalize.subresource.as_deref()),
+            ("namespaces", Some("finalize"))
+        );
         assert_eq!(resource("/api/v1/namespaces").resource, "namespaces");
         let node = resource("/api/v1/nodes/a%3Ab");
         assert_eq!(node.name.as_deref(), Some("a:b"));
@@ -166,7 +175,16 @@ mod tests {
 
     #[test]
     fn other_paths() {
-        for path in ["/", "/api", "/api/v1", "/apis/apps/v1", "/version", "/livez/etcd", "/apis/apps", "/api/v1/namespaces//pods"] {
+        for path in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis/apps/v1",
+            "/version",
+            "/livez/etcd",
+            "/apis/apps",
+            "/api/v1/namespaces//pods",
+        ] {
             assert_eq!(parse(path), Target::Path(path.to_owned()));
         }
     }
@@ -175,7 +193,10 @@ mod tests {
     fn queries() {
         assert_eq!(
             query_pairs("?&labelSelector=a%3Db%2Cc+d&watch"),
-            [("labelSelector".to_owned(), "a=b,c d".to_owned()), ("watch".to_owned(), String::new())]
+            [
+                ("labelSelector".to_owned(), "a=b,c d".to_owned()),
+                ("watch".to_owned(), String::new())
+            ]
         );
         assert_eq!(decode("100%", false), "100%");
     }

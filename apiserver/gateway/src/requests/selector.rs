@@ -225,12 +225,22 @@ fn parse_labels(text: &str) -> Result<Vec<Requirement>, String> {
                     operator,
                 });
             }
-            other => return Err(format!("found '{}', expected: !, identifier, or 'end of string'", other.text())),
+            other => {
+                return Err(format!(
+                    "found '{}', expected: !, identifier, or 'end of string'",
+                    other.text()
+                ));
+            }
         }
         match tokens.next() {
             Token::End => return Ok(requirements),
             Token::Comma => {}
-            other => return Err(format!("found '{}', expected: ',' or 'end of string'", other.text())),
+            other => {
+                return Err(format!(
+                    "found '{}', expected: ',' or 'end of string'",
+                    other.text()
+                ));
+            }
         }
     }
 }
@@ -448,17 +458,43 @@ mod tests {
     #[test]
     fn every_operator() {
         let web = || json!({"app": "web", "tier": "2"});
-        for yes in ["", "app=web", "app == web", "app!=db", "gone!=x", "app in (db, web)", "app notin (db)", "gone notin (x)", "app", "!gone", "tier>1", "tier<3", "app=web,tier"] {
+        for yes in [
+            "",
+            "app=web",
+            "app == web",
+            "app!=db",
+            "gone!=x",
+            "app in (db, web)",
+            "app notin (db)",
+            "gone notin (x)",
+            "app",
+            "!gone",
+            "tier>1",
+            "tier<3",
+            "app=web,tier",
+        ] {
             assert!(matches(yes, web()), "{yes}");
         }
-        for no in ["app=db", "app!=web", "app in (db)", "app notin (web,x)", "gone", "!app", "tier>2", "app=web,gone", "app="] {
+        for no in [
+            "app=db",
+            "app!=web",
+            "app in (db)",
+            "app notin (web,x)",
+            "gone",
+            "!app",
+            "tier>2",
+            "app=web,gone",
+            "app=",
+        ] {
             assert!(!matches(no, web()), "{no}");
         }
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in ["=", "a=b=c", "a in b", "a in (b", "a b", ",a", "a=-x", "/x", "a=b c", "!"] {
+        for bad in [
+            "=", "a=b=c", "a in b", "a in (b", "a b", ",a", "a=-x", "/x", "a=b c", "!",
+        ] {
             assert!(parse_labels(bad).is_err(), "{bad}");
         }
     }
@@ -466,8 +502,18 @@ mod tests {
     #[test]
     fn fields_know_escapes_and_three_operators() {
         let terms = parse_fields("spec.nodeName==n1,status.phase!=Failed,x=a\\,b\\=c").unwrap();
-        let seen: Vec<_> = terms.iter().map(|t| (t.field.as_str(), t.equal, t.value.as_str())).collect();
-        assert_eq!(seen, [("spec.nodeName", true, "n1"), ("status.phase", false, "Failed"), ("x", true, "a,b=c")]);
+        let seen: Vec<_> = terms
+            .iter()
+            .map(|t| (t.field.as_str(), t.equal, t.value.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("spec.nodeName", true, "n1"),
+                ("status.phase", false, "Failed"),
+                ("x", true, "a,b=c")
+            ]
+        );
         assert!(parse_fields("what").is_err());
         assert!(parse_fields("a=\\x").is_err());
         assert_eq!(parse_fields("").unwrap(), []);

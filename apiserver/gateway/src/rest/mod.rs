@@ -109,7 +109,9 @@ impl Rest {
 fn verb(method: &Method, path: &ResourcePath, options: &Options) -> Result<Verb, ApiError> {
     let named = path.name.is_some();
     Ok(match *method {
-        Method::GET | Method::HEAD if path.watch || (options.watch && path.subresource.is_none()) => {
+        Method::GET | Method::HEAD
+            if path.watch || (options.watch && path.subresource.is_none()) =>
+        {
             Verb::Watch
         }
         Method::GET | Method::HEAD if named => Verb::Get,

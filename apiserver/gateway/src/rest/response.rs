@@ -82,9 +82,7 @@ fn object(
     // A Status (of a deletion, of a binding) or a Scale is what it is, whatever shape was asked for.
     let is_resource = match item {
         Item::Stored(_) => true,
-        Item::Value(value) => {
-            value.get("kind").and_then(Value::as_str) == Some(resource.kind.kind)
-        }
+        Item::Value(value) => value.get("kind").and_then(Value::as_str) == Some(resource.kind.kind),
     };
     let shaped = match output.shape {
         Shape::Table(version) if is_resource => {
@@ -172,7 +170,8 @@ fn list(
         return Ok(with_type(200, JSON, full(shaped.to_string() + "\n")));
     }
     let kind = resource.kind;
-    let envelope = json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata});
+    let envelope =
+        json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata});
     if output.format == Format::Protobuf {
         let mut whole = envelope;
         whole["items"] = Value::Array(values());

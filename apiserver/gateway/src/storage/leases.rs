@@ -26,13 +26,12 @@ impl EventLeases {
     pub async fn lease(&self, storage: &dyn Storage) -> Result<LeaseId, StorageError> {
         // Held across the grant, so that a burst of events shares one.
         let mut current = self.current.lock().await;
-        if let Some(lease) = current.as_mut() {
-            if lease.granted.elapsed() < EVENT_LEASE_REUSE
-                && lease.objects < EVENT_LEASE_OBJECTS_MAX
-            {
-                lease.objects += 1;
-                return Ok(lease.id);
-            }
+        if let Some(lease) = current.as_mut()
+            && lease.granted.elapsed() < EVENT_LEASE_REUSE
+            && lease.objects < EVENT_LEASE_OBJECTS_MAX
+        {
+            lease.objects += 1;
+            return Ok(lease.id);
         }
         let ttl: Duration = EVENT_TTL + EVENT_LEASE_REUSE;
         let id = storage.lease_grant(ttl).await?;

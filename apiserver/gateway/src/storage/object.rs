@@ -210,7 +210,9 @@ fn framed(value: &Bytes) -> Result<Body, Corrupt> {
         )));
     }
     if header[5] & FLAG_ENCRYPTED != 0 {
-        return Err(Corrupt("the row is encrypted and there is no key".to_owned()));
+        return Err(Corrupt(
+            "the row is encrypted and there is no key".to_owned(),
+        ));
     }
     let splice = u32::from_le_bytes([header[6], header[7], header[8], header[9]]) as usize;
     let start = FIXED_HEADER + header[10] as usize;
@@ -260,7 +262,11 @@ mod tests {
             assert_eq!(back["metadata"]["resourceVersion"], "7", "{object}");
             assert_eq!(serde_json::to_vec(&back).unwrap(), row.json());
             let again = stored(&back, 7);
-            assert_eq!(again.value(), row.value(), "writing what was read changes nothing");
+            assert_eq!(
+                again.value(),
+                row.value(),
+                "writing what was read changes nothing"
+            );
         }
     }
 
@@ -275,7 +281,10 @@ mod tests {
     fn damage_is_an_error_not_a_panic() {
         let good = encode(&json!({"apiVersion": "v1", "metadata": {"name": "a"}}));
         for cut in 0..FIXED_HEADER + 4 {
-            assert!(Stored::new(good.slice(..cut), Revision(1)).is_err(), "cut at {cut}");
+            assert!(
+                Stored::new(good.slice(..cut), Revision(1)).is_err(),
+                "cut at {cut}"
+            );
         }
         let mut newer = good.to_vec();
         newer[4] = 9;

@@ -107,11 +107,7 @@ impl Objects {
             expect.push((namespace_key.clone(), row));
         }
         if dry_run {
-            if self
-                .get(&key, Consistency::Linearizable)
-                .await?
-                .is_some()
-            {
+            if self.get(&key, Consistency::Linearizable).await?.is_some() {
                 return Err(ApiError::already_exists(about));
             }
             return Stored::new(value, Revision(0)).map_err(ApiError::internal);
@@ -138,7 +134,10 @@ impl Objects {
                 }
             }
         }
-        Err(ApiError::conflict(about, "the namespace changes without pause"))
+        Err(ApiError::conflict(
+            about,
+            "the namespace changes without pause",
+        ))
     }
 
     /// The revision of a namespace that passes the check. A local read may be behind, so only a fresh one refuses.
@@ -186,9 +185,9 @@ impl Objects {
             let verdict = decide(current.as_ref());
             let keeps = match &verdict {
                 Err(_) | Ok(Change::Keep) => true,
-                Ok(Change::Put(object)) => current
-                    .as_ref()
-                    .is_some_and(|current| versions::encode(object, resource) == *current.stored.value()),
+                Ok(Change::Put(object)) => current.as_ref().is_some_and(|current| {
+                    versions::encode(object, resource) == *current.stored.value()
+                }),
                 Ok(Change::Delete) => false,
             };
             if keeps && !fresh {

@@ -36,7 +36,11 @@ pub fn decode(stored: &Stored, resource: &Resource) -> Value {
         return object;
     }
     if resource.kind.kind == "Event" {
-        return rename(object, &resource.kind.api_version(), resource.kind.group.is_empty());
+        return rename(
+            object,
+            &resource.kind.api_version(),
+            resource.kind.group.is_empty(),
+        );
     }
     object
 }

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::limits::LIST_PAGE_ROWS;
-use crate::pipeline::answer::Item;
 use crate::pipeline::Permit;
+use crate::pipeline::answer::Item;
 use crate::pipeline::next_key;
 use crate::requests::selector::Selection;
 use crate::status::ApiError;

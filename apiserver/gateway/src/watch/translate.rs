@@ -114,23 +114,48 @@ mod tests {
         let put = |prev, kv| seen(EventKind::Put, prev, kv, "on=n1");
         assert_eq!(put(None, row("n1", 5, 5)).unwrap().0, Change::Added);
         assert!(put(None, row("n2", 5, 5)).is_none());
-        assert_eq!(put(Some(row("n2", 5, 5)), row("n1", 5, 6)).unwrap().0, Change::Added);
-        assert_eq!(put(Some(row("n1", 5, 5)), row("n1", 5, 6)).unwrap().0, Change::Modified);
+        assert_eq!(
+            put(Some(row("n2", 5, 5)), row("n1", 5, 6)).unwrap().0,
+            Change::Added
+        );
+        assert_eq!(
+            put(Some(row("n1", 5, 5)), row("n1", 5, 6)).unwrap().0,
+            Change::Modified
+        );
         let (change, object) = put(Some(row("n1", 5, 5)), row("n2", 5, 6)).unwrap();
         assert_eq!(change, Change::Deleted);
-        assert_eq!(object["metadata"]["labels"]["on"], "n1", "the state that matched");
-        assert_eq!(object["metadata"]["resourceVersion"], "6", "the revision it left at");
+        assert_eq!(
+            object["metadata"]["labels"]["on"], "n1",
+            "the state that matched"
+        );
+        assert_eq!(
+            object["metadata"]["resourceVersion"], "6",
+            "the revision it left at"
+        );
     }
 
     #[test]
     fn deletions_carry_the_revision_of_the_deletion() {
         for selector in ["", "on=n1"] {
-            let (change, object) =
-                seen(EventKind::Delete, Some(row("n1", 5, 7)), tombstone(9), selector).unwrap();
+            let (change, object) = seen(
+                EventKind::Delete,
+                Some(row("n1", 5, 7)),
+                tombstone(9),
+                selector,
+            )
+            .unwrap();
             assert_eq!(change, Change::Deleted);
             assert_eq!(object["metadata"]["resourceVersion"], "9");
         }
-        assert!(seen(EventKind::Delete, Some(row("n2", 5, 7)), tombstone(9), "on=n1").is_none());
+        assert!(
+            seen(
+                EventKind::Delete,
+                Some(row("n2", 5, 7)),
+                tombstone(9),
+                "on=n1"
+            )
+            .is_none()
+        );
     }
 
     #[test]

@@ -40,7 +40,11 @@ impl Strategy for ConfigMaps {
 
     fn cells(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let keys = entries(obj, "/data").len() + entries(obj, "/binaryData").len();
-        vec![columns::name(obj), Value::from(keys), columns::age(obj, now)]
+        vec![
+            columns::name(obj),
+            Value::from(keys),
+            columns::age(obj, now),
+        ]
     }
 
     fn fields(&self, obj: &Value) -> Vec<(&'static str, String)> {
@@ -58,13 +62,24 @@ fn data_errors(obj: &Value) -> Vec<FieldError> {
     for (key, value) in entries(obj, "/data") {
         let at = format!("data[{key}]");
         errors.extend(meta::invalid_each(&at, key, names::config_key(key)));
-        if obj.get("binaryData").is_some_and(|binary| binary.get(key).is_some()) {
-            errors.push(FieldError::invalid(&at, &quoted(key), "duplicate of key present in binaryData"));
+        if obj
+            .get("binaryData")
+            .is_some_and(|binary| binary.get(key).is_some())
+        {
+            errors.push(FieldError::invalid(
+                &at,
+                &quoted(key),
+                "duplicate of key present in binaryData",
+            ));
         }
         bytes += value.as_str().unwrap_or_default().len();
     }
     for (key, value) in entries(obj, "/binaryData") {
-        errors.extend(meta::invalid_each(&format!("binaryData[{key}]"), key, names::config_key(key)));
+        errors.extend(meta::invalid_each(
+            &format!("binaryData[{key}]"),
+            key,
+            names::config_key(key),
+        ));
         bytes += decoded_length(value);
     }
     if bytes > DATA_BYTES_MAX {

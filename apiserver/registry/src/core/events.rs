@@ -29,7 +29,10 @@ const COLUMNS: &[Column] = &[
     text_column("Message", "What happened, for people."),
     wide_column("First Seen", "When the event was first recorded."),
     wide_column("Count", "How often it was recorded."),
-    Column { priority: 1, ..NAME },
+    Column {
+        priority: 1,
+        ..NAME
+    },
 ];
 
 /// Where the two versions keep what they call differently.
@@ -89,15 +92,25 @@ impl Strategy for Events {
             }
             let kind = text(obj, "/type");
             if kind != "Normal" && kind != "Warning" {
-                errors.push(FieldError::invalid("type", "\"\"", &format!("has invalid value: {kind}")));
+                errors.push(FieldError::invalid(
+                    "type",
+                    "\"\"",
+                    &format!("has invalid value: {kind}"),
+                ));
             }
-            for (field, shown) in [(NEW.first, "firstTimestamp"), (NEW.last, "lastTimestamp"), (NEW.count, "count")] {
+            for (field, shown) in [
+                (NEW.first, "firstTimestamp"),
+                (NEW.last, "lastTimestamp"),
+                (NEW.count, "count"),
+            ] {
                 let set = present(obj, &format!("/{field}")).is_some_and(|value| value != 0);
                 if set {
                     errors.push(FieldError::invalid(shown, "\"\"", "needs to be unset"));
                 }
             }
-            if !at(obj, NEW.source, "/component").is_empty() || !at(obj, NEW.source, "/host").is_empty() {
+            if !at(obj, NEW.source, "/component").is_empty()
+                || !at(obj, NEW.source, "/host").is_empty()
+            {
                 errors.push(FieldError::invalid("source", "\"\"", "needs to be unset"));
             }
         }
@@ -199,8 +212,14 @@ impl Strategy for Events {
             ("regarding.resourceVersion", object("/resourceVersion")),
             ("regarding.fieldPath", object("/fieldPath")),
             ("reason", text(obj, "/reason").to_owned()),
-            ("reportingComponent", at(obj, names.controller, "").to_owned()),
-            ("reportingController", at(obj, names.controller, "").to_owned()),
+            (
+                "reportingComponent",
+                at(obj, names.controller, "").to_owned(),
+            ),
+            (
+                "reportingController",
+                at(obj, names.controller, "").to_owned(),
+            ),
             ("source", component.to_owned()),
             ("type", text(obj, "/type").to_owned()),
         ]);
@@ -248,14 +267,22 @@ fn source(obj: &Value, names: &Names) -> String {
         "" => text(obj, "/reportingInstance"),
         host => host,
     };
-    if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") }
+    if host.is_empty() {
+        component.to_owned()
+    } else {
+        format!("{component}, {host}")
+    }
 }
 
 fn series_errors(obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if present(obj, "/series").is_some() {
         if number(obj, "/series/count") < 2 {
-            errors.push(FieldError::invalid("series.count", "\"\"", "should be at least 2"));
+            errors.push(FieldError::invalid(
+                "series.count",
+                "\"\"",
+                "should be at least 2",
+            ));
         }
         if text(obj, "/series/lastObservedTime").is_empty() {
             errors.push(FieldError::required("series.lastObservedTime", ""));
@@ -271,10 +298,18 @@ fn always_errors(obj: &Value) -> Vec<FieldError> {
     let namespace = text(obj, "/metadata/namespace");
     let involved = at(obj, names.object, "/namespace");
     let mismatch = || {
-        FieldError::invalid("involvedObject.namespace", &quoted(involved), "does not match event.namespace")
+        FieldError::invalid(
+            "involvedObject.namespace",
+            &quoted(involved),
+            "does not match event.namespace",
+        )
     };
     if text(obj, "/eventTime").is_empty() {
-        let agrees = if involved.is_empty() { ["", "default"].contains(&namespace) } else { involved == namespace };
+        let agrees = if involved.is_empty() {
+            ["", "default"].contains(&namespace)
+        } else {
+            involved == namespace
+        };
         if !agrees {
             errors.push(mismatch());
         }
@@ -286,9 +321,18 @@ fn always_errors(obj: &Value) -> Vec<FieldError> {
         if controller.is_empty() {
             errors.push(FieldError::required(names.controller, ""));
         }
-        errors.extend(meta::invalid_each(names.controller, controller, crate::names::qualified_name(controller)));
+        errors.extend(meta::invalid_each(
+            names.controller,
+            controller,
+            crate::names::qualified_name(controller),
+        ));
         let limits = [
-            ("reportingInstance", text(obj, "/reportingInstance"), INSTANCE_BYTES_MAX, true),
+            (
+                "reportingInstance",
+                text(obj, "/reportingInstance"),
+                INSTANCE_BYTES_MAX,
+                true,
+            ),
             ("action", text(obj, "/action"), ACTION_BYTES_MAX, true),
             ("reason", text(obj, "/reason"), REASON_BYTES_MAX, true),
             ("message", at(obj, names.message, ""), NOTE_BYTES_MAX, false),
@@ -303,6 +347,10 @@ fn always_errors(obj: &Value) -> Vec<FieldError> {
             }
         }
     }
-    errors.extend(meta::invalid_each("namespace", namespace, crate::names::dns_subdomain(namespace)));
+    errors.extend(meta::invalid_each(
+        "namespace",
+        namespace,
+        crate::names::dns_subdomain(namespace),
+    ));
     errors
 }

@@ -35,7 +35,11 @@ impl Strategy for Leases {
     }
 
     fn cells(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![columns::name(obj), Value::from(text(obj, "/spec/holderIdentity")), columns::age(obj, now)]
+        vec![
+            columns::name(obj),
+            Value::from(text(obj, "/spec/holderIdentity")),
+            columns::age(obj, now),
+        ]
     }
 
     fn fields(&self, obj: &Value) -> Vec<(&'static str, String)> {
@@ -59,9 +63,17 @@ fn spec_errors(obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let given = number(obj, "/spec/leaseDurationSeconds");
     if present(obj, "/spec/leaseDurationSeconds").is_some() && given <= 0 {
-        errors.push(FieldError::invalid("spec.leaseDurationSeconds", &given.to_string(), "must be greater than 0"));
+        errors.push(FieldError::invalid(
+            "spec.leaseDurationSeconds",
+            &given.to_string(),
+            "must be greater than 0",
+        ));
     }
-    errors.extend(meta::nonnegative(obj, "/spec/leaseTransitions", "spec.leaseTransitions"));
+    errors.extend(meta::nonnegative(
+        obj,
+        "/spec/leaseTransitions",
+        "spec.leaseTransitions",
+    ));
     if !text(obj, "/spec/preferredHolder").is_empty() && text(obj, "/spec/strategy").is_empty() {
         let why = "may only be specified if `strategy` is defined";
         errors.push(FieldError::forbidden("spec.preferredHolder", why));

@@ -17,14 +17,16 @@ const COLUMNS: &[Column] = &[NAME, text_column("Status", "Active, or Terminating
 impl Strategy for Namespaces {
     fn prepare_for_create(&self, obj: &mut Value) {
         obj["status"] = json!({"phase": "Active"});
-        let finalizers = child(obj, "spec").entry("finalizers").or_insert_with(|| json!([]));
+        let finalizers = child(obj, "spec")
+            .entry("finalizers")
+            .or_insert_with(|| json!([]));
         if !finalizers.is_array() {
             *finalizers = json!([]);
         }
-        if let Value::Array(finalizers) = finalizers {
-            if !finalizers.iter().any(|finalizer| finalizer == "kubernetes") {
-                finalizers.push(Value::from("kubernetes"));
-            }
+        if let Value::Array(finalizers) = finalizers
+            && !finalizers.iter().any(|finalizer| finalizer == "kubernetes")
+        {
+            finalizers.push(Value::from("kubernetes"));
         }
     }
 
@@ -41,7 +43,11 @@ impl Strategy for Namespaces {
         let mut errors = meta::validate(obj, false, names::dns_label);
         for finalizer in crate::access::list(obj, "/spec/finalizers") {
             let finalizer = finalizer.as_str().unwrap_or_default();
-            errors.extend(meta::invalid_each("spec.finalizers", finalizer, names::qualified_name(finalizer)));
+            errors.extend(meta::invalid_each(
+                "spec.finalizers",
+                finalizer,
+                names::qualified_name(finalizer),
+            ));
         }
         errors
     }
@@ -71,7 +77,11 @@ impl Strategy for Namespaces {
     }
 
     fn cells(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![columns::name(obj), Value::from(text(obj, "/status/phase")), columns::age(obj, now)]
+        vec![
+            columns::name(obj),
+            Value::from(text(obj, "/status/phase")),
+            columns::age(obj, now),
+        ]
     }
 
     fn fields(&self, obj: &Value) -> Vec<(&'static str, String)> {

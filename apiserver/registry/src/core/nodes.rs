@@ -23,7 +23,10 @@ const COLUMNS: &[Column] = &[
     wide_column("External-IP", "First address of type ExternalIP."),
     wide_column("OS-Image", "The operating system as it calls itself."),
     wide_column("Kernel-Version", "The kernel's version."),
-    wide_column("Container-Runtime", "Name and version of the container runtime."),
+    wide_column(
+        "Container-Runtime",
+        "Name and version of the container runtime.",
+    ),
 ];
 
 impl Strategy for Nodes {
@@ -45,7 +48,9 @@ impl Strategy for Nodes {
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = meta::validate_update(new, old);
-        if !list(old, "/spec/podCIDRs").is_empty() && list(old, "/spec/podCIDRs") != list(new, "/spec/podCIDRs") {
+        if !list(old, "/spec/podCIDRs").is_empty()
+            && list(old, "/spec/podCIDRs") != list(new, "/spec/podCIDRs")
+        {
             let why = "node updates may not change podCIDR except from \"\" to valid";
             errors.push(FieldError::forbidden("spec.podCIDRs", why));
         }
@@ -64,8 +69,15 @@ impl Strategy for Nodes {
         for (index, address) in list(new, "/status/addresses").iter().enumerate() {
             let pair = (text(address, "/type"), text(address, "/address"));
             if !seen.insert(pair) {
-                let shown = format!("core.NodeAddress{{Type:{}, Address:{}}}", quoted(pair.0), quoted(pair.1));
-                errors.push(FieldError::duplicate(&format!("status.addresses[{index}]"), &shown));
+                let shown = format!(
+                    "core.NodeAddress{{Type:{}, Address:{}}}",
+                    quoted(pair.0),
+                    quoted(pair.1)
+                );
+                errors.push(FieldError::duplicate(
+                    &format!("status.addresses[{index}]"),
+                    &shown,
+                ));
             }
         }
         errors
@@ -80,8 +92,14 @@ impl Strategy for Nodes {
         let known = |text: &str| Value::from(if text.is_empty() { "<unknown>" } else { text });
         let address = |kind: &str| {
             let addresses = list(obj, "/status/addresses");
-            let found = addresses.iter().find(|address| text(address, "/type") == kind);
-            or_none(found.map(|address| text(address, "/address")).unwrap_or_default())
+            let found = addresses
+                .iter()
+                .find(|address| text(address, "/type") == kind);
+            or_none(
+                found
+                    .map(|address| text(address, "/address"))
+                    .unwrap_or_default(),
+            )
         };
         vec![
             columns::name(obj),
@@ -100,7 +118,10 @@ impl Strategy for Nodes {
     fn fields(&self, obj: &Value) -> Vec<(&'static str, String)> {
         vec![
             ("metadata.name", text(obj, "/metadata/name").to_owned()),
-            ("spec.unschedulable", flag(obj, "/spec/unschedulable").to_string()),
+            (
+                "spec.unschedulable",
+                flag(obj, "/spec/unschedulable").to_string(),
+            ),
         ]
     }
 
@@ -110,7 +131,9 @@ impl Strategy for Nodes {
 }
 
 fn status(obj: &Value) -> String {
-    let ready = list(obj, "/status/conditions").iter().rfind(|condition| text(condition, "/type") == "Ready");
+    let ready = list(obj, "/status/conditions")
+        .iter()
+        .rfind(|condition| text(condition, "/type") == "Ready");
     let mut shown = match ready.map(|condition| text(condition, "/status")) {
         Some("True") => "Ready".to_owned(),
         Some(_) => "NotReady".to_owned(),
@@ -126,11 +149,13 @@ fn status(obj: &Value) -> String {
 fn roles(obj: &Value) -> String {
     let roles: BTreeSet<&str> = entries(obj, "/metadata/labels")
         .into_iter()
-        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
-            Some(role) => Some(role),
-            None if key == "kubernetes.io/role" => value.as_str(),
-            None => None,
-        })
+        .filter_map(
+            |(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+                Some(role) => Some(role),
+                None if key == "kubernetes.io/role" => value.as_str(),
+                None => None,
+            },
+        )
         .filter(|role| !role.is_empty())
         .collect();
     roles.into_iter().collect::<Vec<_>>().join(",")
@@ -142,11 +167,23 @@ fn taint_errors(obj: &Value) -> Vec<FieldError> {
     let mut seen = BTreeSet::new();
     for (index, taint) in list(obj, "/spec/taints").iter().enumerate() {
         let at = format!("metadata.taints[{index}]");
-        let (key, value, effect) = (text(taint, "/key"), text(taint, "/value"), text(taint, "/effect"));
-        errors.extend(meta::invalid_each(&format!("{at}.key"), key, names::qualified_name(key)));
+        let (key, value, effect) = (
+            text(taint, "/key"),
+            text(taint, "/value"),
+            text(taint, "/effect"),
+        );
+        errors.extend(meta::invalid_each(
+            &format!("{at}.key"),
+            key,
+            names::qualified_name(key),
+        ));
         let problems = names::label_value(value);
         if !problems.is_empty() {
-            errors.push(FieldError::invalid(&format!("{at}.value"), &quoted(value), &problems.join(";")));
+            errors.push(FieldError::invalid(
+                &format!("{at}.value"),
+                &quoted(value),
+                &problems.join(";"),
+            ));
         }
         errors.extend(effect_error(effect, false, &format!("{at}.effect")));
         if !seen.insert((effect, key)) {

@@ -79,14 +79,19 @@ fn merge_string_data(obj: &mut Value) {
     };
     remove(obj, "stringData");
     let Value::Object(fields) = obj else { return };
-    let data = fields.entry("data").or_insert_with(|| Value::Object(Map::new()));
+    let data = fields
+        .entry("data")
+        .or_insert_with(|| Value::Object(Map::new()));
     if data.is_null() {
         *data = Value::Object(Map::new());
     }
     if let Value::Object(data) = data {
         for (key, value) in texts {
             let bytes = value.as_str().unwrap_or_default().as_bytes();
-            data.insert(key, Value::String(barque_apiserver_schema::encode_base64(bytes)));
+            data.insert(
+                key,
+                Value::String(barque_apiserver_schema::encode_base64(bytes)),
+            );
         }
     }
 }
@@ -95,7 +100,11 @@ fn data_errors(obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut bytes = 0;
     for (key, value) in entries(obj, "/data") {
-        errors.extend(meta::invalid_each(&format!("data[{key}]"), key, names::config_key(key)));
+        errors.extend(meta::invalid_each(
+            &format!("data[{key}]"),
+            key,
+            names::config_key(key),
+        ));
         bytes += decoded_length(value);
     }
     if bytes > DATA_BYTES_MAX {
@@ -120,8 +129,15 @@ fn data_errors(obj: &Value) -> Vec<FieldError> {
             require("tls.key");
         }
         "kubernetes.io/service-account-token" => {
-            let account = present(obj, "/metadata/annotations/kubernetes.io~1service-account.name");
-            if account.and_then(Value::as_str).unwrap_or_default().is_empty() {
+            let account = present(
+                obj,
+                "/metadata/annotations/kubernetes.io~1service-account.name",
+            );
+            if account
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .is_empty()
+            {
                 let at = "metadata.annotations[kubernetes.io/service-account.name]";
                 errors.push(FieldError::required(at, ""));
             }

@@ -11,7 +11,11 @@ use crate::{meta, names};
 
 pub struct ServiceAccounts;
 
-const COLUMNS: &[Column] = &[NAME, text_column("Secrets", "How many secrets the account names."), AGE];
+const COLUMNS: &[Column] = &[
+    NAME,
+    text_column("Secrets", "How many secrets the account names."),
+    AGE,
+];
 
 impl Strategy for ServiceAccounts {
     fn prepare_for_create(&self, obj: &mut Value) {
@@ -37,7 +41,11 @@ impl Strategy for ServiceAccounts {
     }
 
     fn cells(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![columns::name(obj), Value::from(list(obj, "/secrets").len()), columns::age(obj, now)]
+        vec![
+            columns::name(obj),
+            Value::from(list(obj, "/secrets").len()),
+            columns::age(obj, now),
+        ]
     }
 
     fn fields(&self, obj: &Value) -> Vec<(&'static str, String)> {
@@ -51,7 +59,12 @@ impl Strategy for ServiceAccounts {
 
 /// Of the references to secrets only the name means anything.
 fn keep_secret_names(obj: &mut Value) {
-    for secret in obj.get_mut("secrets").and_then(Value::as_array_mut).into_iter().flatten() {
+    for secret in obj
+        .get_mut("secrets")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         *secret = json!({"name": text(secret, "/name")});
     }
 }

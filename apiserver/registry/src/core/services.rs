@@ -33,7 +33,10 @@ impl Strategy for Services {
         copy_field(new, old, "status");
         let headless = text(new, "/spec/type") == "ExternalName";
         // Addresses once given stay, also for clients that do not send them back.
-        if !headless && text(new, "/spec/clusterIP").is_empty() && list(new, "/spec/clusterIPs").is_empty() {
+        if !headless
+            && text(new, "/spec/clusterIP").is_empty()
+            && list(new, "/spec/clusterIPs").is_empty()
+        {
             for field in ["clusterIP", "clusterIPs"] {
                 if let Some(value) = present(old, &format!("/spec/{field}")).cloned() {
                     child(new, "spec").insert(field.to_owned(), value);
@@ -60,7 +63,11 @@ impl Strategy for Services {
         if !was.is_empty() && was != is && !external(new) && !external(old) {
             let ips: Vec<String> = list(new, "/spec/clusterIPs").iter().map(shown).collect();
             let given = format!("[]string{{{}}}", ips.join(", "));
-            errors.push(FieldError::invalid("spec.clusterIPs[0]", &given, "may not change once set"));
+            errors.push(FieldError::invalid(
+                "spec.clusterIPs[0]",
+                &given,
+                "may not change once set",
+            ));
         }
         errors.extend(spec_errors(new));
         errors
@@ -71,12 +78,19 @@ impl Strategy for Services {
     }
 
     fn cells(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let first_ip = list(obj, "/spec/clusterIPs").first().and_then(Value::as_str).unwrap_or("<none>");
+        let first_ip = list(obj, "/spec/clusterIPs")
+            .first()
+            .and_then(Value::as_str)
+            .unwrap_or("<none>");
         let selector: Vec<String> = entries(obj, "/spec/selector")
             .iter()
             .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
             .collect();
-        let selector = if selector.is_empty() { "<none>".to_owned() } else { selector.join(",") };
+        let selector = if selector.is_empty() {
+            "<none>".to_owned()
+        } else {
+            selector.join(",")
+        };
         vec![
             columns::name(obj),
             Value::from(text(obj, "/spec/type")),
@@ -96,7 +110,12 @@ impl Strategy for Services {
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
-        &["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"]
+        &[
+            "metadata.name",
+            "metadata.namespace",
+            "spec.clusterIP",
+            "spec.type",
+        ]
     }
 }
 
@@ -113,8 +132,10 @@ fn sync_cluster_ips(obj: &mut Value) {
 }
 
 fn external_ip(obj: &Value) -> String {
-    let mut addresses: Vec<String> =
-        list(obj, "/spec/externalIPs").iter().filter_map(|ip| ip.as_str().map(str::to_owned)).collect();
+    let mut addresses: Vec<String> = list(obj, "/spec/externalIPs")
+        .iter()
+        .filter_map(|ip| ip.as_str().map(str::to_owned))
+        .collect();
     match text(obj, "/spec/type") {
         "ClusterIP" | "NodePort" if addresses.is_empty() => "<none>".to_owned(),
         "ClusterIP" | "NodePort" => addresses.join(","),
@@ -129,7 +150,11 @@ fn external_ip(obj: &Value) -> String {
                 .collect();
             let mut all: Vec<String> = given.into_iter().map(str::to_owned).collect();
             all.append(&mut addresses);
-            if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
+            if all.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                all.join(",")
+            }
         }
         "ExternalName" => text(obj, "/spec/externalName").to_owned(),
         _ => "<unknown>".to_owned(),
@@ -147,7 +172,11 @@ fn ports(obj: &Value) -> String {
             }
         })
         .collect();
-    if parts.is_empty() { "<none>".to_owned() } else { parts.join(",") }
+    if parts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        parts.join(",")
+    }
 }
 
 fn spec_errors(obj: &Value) -> Vec<FieldError> {
@@ -172,7 +201,11 @@ fn spec_errors(obj: &Value) -> Vec<FieldError> {
         "ClusterIP" | "NodePort" | "LoadBalancer" => {}
         other => {
             let known = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-            errors.push(FieldError::not_supported("spec.type", &quoted(other), &known));
+            errors.push(FieldError::not_supported(
+                "spec.type",
+                &quoted(other),
+                &known,
+            ));
         }
     }
     let mut seen_names = BTreeSet::new();
@@ -183,14 +216,22 @@ fn spec_errors(obj: &Value) -> Vec<FieldError> {
         if name.is_empty() && service_ports.len() > 1 {
             errors.push(FieldError::required(&format!("{at}.name"), ""));
         } else if !name.is_empty() {
-            errors.extend(meta::invalid_each(&format!("{at}.name"), name, names::dns_label(name)));
+            errors.extend(meta::invalid_each(
+                &format!("{at}.name"),
+                name,
+                names::dns_label(name),
+            ));
             if !seen_names.insert(name) {
                 errors.push(FieldError::duplicate(&format!("{at}.name"), &quoted(name)));
             }
         }
         let given = number(port, "/port");
         for problem in names::port_number(given) {
-            errors.push(FieldError::invalid(&format!("{at}.port"), &given.to_string(), &problem));
+            errors.push(FieldError::invalid(
+                &format!("{at}.port"),
+                &given.to_string(),
+                &problem,
+            ));
         }
         let protocol = text(port, "/protocol");
         match protocol {
@@ -204,12 +245,20 @@ fn spec_errors(obj: &Value) -> Vec<FieldError> {
         }
         match port.get("targetPort") {
             Some(Value::String(target)) => {
-                errors.extend(meta::invalid_each(&format!("{at}.targetPort"), target, names::port_name(target)));
+                errors.extend(meta::invalid_each(
+                    &format!("{at}.targetPort"),
+                    target,
+                    names::port_name(target),
+                ));
             }
             Some(target) => {
                 let target = target.as_i64().unwrap_or_default();
                 for problem in names::port_number(target) {
-                    errors.push(FieldError::invalid(&format!("{at}.targetPort"), &target.to_string(), &problem));
+                    errors.push(FieldError::invalid(
+                        &format!("{at}.targetPort"),
+                        &target.to_string(),
+                        &problem,
+                    ));
                 }
             }
             None => {}
@@ -226,7 +275,11 @@ fn spec_errors(obj: &Value) -> Vec<FieldError> {
     errors.extend(meta::labels(obj.pointer("/spec/selector"), "spec.selector"));
     let affinity = text(obj, "/spec/sessionAffinity");
     if !["", "None", "ClientIP"].contains(&affinity) {
-        errors.push(FieldError::not_supported("spec.sessionAffinity", &quoted(affinity), &["ClientIP", "None"]));
+        errors.push(FieldError::not_supported(
+            "spec.sessionAffinity",
+            &quoted(affinity),
+            &["ClientIP", "None"],
+        ));
     }
     errors
 }

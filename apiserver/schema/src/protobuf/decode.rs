@@ -15,7 +15,8 @@ pub fn malformed(problem: WireError) -> DecodeError {
 }
 
 pub fn text(bytes: &[u8]) -> Result<String, DecodeError> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Malformed("string field contains invalid UTF-8".to_owned()))
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| DecodeError::Malformed("string field contains invalid UTF-8".to_owned()))
 }
 
 fn wrong(field: &str) -> DecodeError {
@@ -23,28 +24,41 @@ fn wrong(field: &str) -> DecodeError {
 }
 
 /// Decodes one message and appends its printed fields to `out`.
-pub fn message(message: &Message, bytes: &[u8], depth: usize, out: &mut Map<String, Value>) -> Result<(), DecodeError> {
+pub fn message(
+    message: &Message,
+    bytes: &[u8],
+    depth: usize,
+    out: &mut Map<String, Value>,
+) -> Result<(), DecodeError> {
     if depth > DEPTH_MAX {
         return Err(DecodeError::Malformed("exceeded max depth".to_owned()));
     }
     let mut slots = Slots::new(message);
     let mut reader = Reader::new(bytes);
     while let Some((number, content)) = reader.next_field().map_err(malformed)? {
-        let Some(index) = message.fields.iter().position(|field| field.number == number) else {
+        let Some(index) = message
+            .fields
+            .iter()
+            .position(|field| field.number == number)
+        else {
             continue; // Written by someone newer than the table; Go skips it as well.
         };
         let field = &message.fields[index];
         match field.shape {
             Shape::One => *slots.slot(index) = Some(one(field, content, depth)?),
             Shape::List => {
-                let slot = slots.slot(index).get_or_insert_with(|| Value::Array(Vec::new()));
+                let slot = slots
+                    .slot(index)
+                    .get_or_insert_with(|| Value::Array(Vec::new()));
                 if let Value::Array(items) = slot {
                     list_items(field, content, depth, items)?;
                 }
             }
             Shape::Map => {
                 let (key, value) = map_entry(field, content, depth)?;
-                let slot = slots.slot(index).get_or_insert_with(|| Value::Object(Map::new()));
+                let slot = slots
+                    .slot(index)
+                    .get_or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(entries) = slot {
                     entries.insert(key, value);
                 }
@@ -56,7 +70,12 @@ pub fn message(message: &Message, bytes: &[u8], depth: usize, out: &mut Map<Stri
 }
 
 /// Lists of numbers may be packed although Go does not pack them.
-fn list_items(field: &Field, content: Content<'_>, depth: usize, items: &mut Vec<Value>) -> Result<(), DecodeError> {
+fn list_items(
+    field: &Field,
+    content: Content<'_>,
+    depth: usize,
+    items: &mut Vec<Value>,
+) -> Result<(), DecodeError> {
     match (field.ty, content) {
         (Type::Int32 | Type::Int64 | Type::Bool, Content::Bytes(packed)) => {
             let mut rest = Reader::new(packed);
@@ -70,7 +89,11 @@ fn list_items(field: &Field, content: Content<'_>, depth: usize, items: &mut Vec
     Ok(())
 }
 
-fn map_entry(field: &Field, content: Content<'_>, depth: usize) -> Result<(String, Value), DecodeError> {
+fn map_entry(
+    field: &Field,
+    content: Content<'_>,
+    depth: usize,
+) -> Result<(String, Value), DecodeError> {
     let Content::Bytes(entry) = content else {
         return Err(wrong(field.name));
     };
@@ -101,7 +124,9 @@ fn one(field: &Field, content: Content<'_>, depth: usize) -> Result<Value, Decod
         (Type::Int32, Content::Varint(raw)) => Value::from(raw as i32),
         (Type::Int64, Content::Varint(raw)) => Value::from(raw as i64),
         (Type::Bool, Content::Varint(raw)) => Value::Bool(raw != 0),
-        (Type::Double, Content::Fixed64(raw)) => Number::from_f64(f64::from_bits(raw)).map_or(Value::Null, Value::Number),
+        (Type::Double, Content::Fixed64(raw)) => {
+            Number::from_f64(f64::from_bits(raw)).map_or(Value::Null, Value::Number)
+        }
         (Type::Bytes, Content::Bytes(bytes)) => Value::String(scalar::encode_base64(bytes)),
         (Type::Message(id), Content::Bytes(bytes)) => {
             let mut inner = Map::new();
@@ -118,7 +143,11 @@ fn one(field: &Field, content: Content<'_>, depth: usize) -> Result<Value, Decod
                 }
             }
             // Go cannot tell an empty list from none.
-            if items.is_empty() { Value::Null } else { Value::Array(items) }
+            if items.is_empty() {
+                Value::Null
+            } else {
+                Value::Array(items)
+            }
         }
         (Type::Quantity, Content::Bytes(bytes)) => {
             let mut quantity = "0".to_owned();
@@ -142,9 +171,10 @@ fn one(field: &Field, content: Content<'_>, depth: usize) -> Result<Value, Decod
             Value::String(scalar::format_duration(nanos))
         }
         (Type::Raw | Type::Fields | Type::Json, Content::Bytes(bytes)) => embedded(bytes, depth)?,
-        (Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings, Content::Bytes(bytes)) => {
-            schema_or(field.ty, bytes, depth)?
-        }
+        (
+            Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrStrings,
+            Content::Bytes(bytes),
+        ) => schema_or(field.ty, bytes, depth)?,
         _ => return Err(wrong(field.name)),
     };
     Ok(value)
@@ -167,7 +197,9 @@ fn time(field: &Field, bytes: &[u8]) -> Result<Value, DecodeError> {
         Type::MicroTime => scalar::format_micro_time(seconds, nanos),
         _ => scalar::format_time(seconds),
     };
-    printed.map(Value::String).ok_or_else(|| DecodeError::Malformed(format!("time out of range in field {}", field.name)))
+    printed
+        .map(Value::String)
+        .ok_or_else(|| DecodeError::Malformed(format!("time out of range in field {}", field.name)))
 }
 
 fn int_or_string(bytes: &[u8]) -> Result<Value, DecodeError> {
@@ -181,7 +213,11 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, DecodeError> {
             _ => {}
         }
     }
-    Ok(if kind == 0 { Value::from(number_value) } else { Value::String(text_value) })
+    Ok(if kind == 0 {
+        Value::from(number_value)
+    } else {
+        Value::String(text_value)
+    })
 }
 
 /// The `raw` field of RawExtension, FieldsV1 and JSON: a JSON text, or an object in its own envelope.
@@ -206,7 +242,9 @@ fn embedded(bytes: &[u8], depth: usize) -> Result<Value, DecodeError> {
 }
 
 fn schema_or(ty: Type, bytes: &[u8], depth: usize) -> Result<Value, DecodeError> {
-    let props = table().by_name("apiextensions.v1.JSONSchemaProps").expect("the table has JSONSchemaProps");
+    let props = table()
+        .by_name("apiextensions.v1.JSONSchemaProps")
+        .expect("the table has JSONSchemaProps");
     let schema = |bytes: &[u8]| {
         let mut inner = Map::new();
         message(props, bytes, depth + 1, &mut inner).map(|()| Value::Object(inner))
@@ -218,7 +256,9 @@ fn schema_or(ty: Type, bytes: &[u8], depth: usize) -> Result<Value, DecodeError>
     let mut reader = Reader::new(bytes);
     while let Some((number, content)) = reader.next_field().map_err(malformed)? {
         match (ty, number, content) {
-            (Type::SchemaOrBool, 1, Content::Varint(allows)) if !found.is_object() => found = Value::Bool(allows != 0),
+            (Type::SchemaOrBool, 1, Content::Varint(allows)) if !found.is_object() => {
+                found = Value::Bool(allows != 0)
+            }
             (Type::SchemaOrBool, 2, Content::Bytes(bytes)) => found = schema(bytes)?,
             (_, 1, Content::Bytes(bytes)) => found = schema(bytes)?,
             (Type::SchemaOrArray, 2, Content::Bytes(bytes)) => {

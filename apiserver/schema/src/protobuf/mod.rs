@@ -22,7 +22,8 @@ pub fn decode_protobuf(bytes: &[u8]) -> Result<Value, DecodeError> {
 fn decode_enveloped(bytes: &[u8], depth: usize) -> Result<Value, DecodeError> {
     let body = bytes.strip_prefix(MAGIC).ok_or(DecodeError::NoEnvelope)?;
     let mut reader = Reader::new(body);
-    let (mut type_meta, mut raw, mut encoding, mut content_type) = (&[][..], &[][..], &[][..], &[][..]);
+    let (mut type_meta, mut raw, mut encoding, mut content_type) =
+        (&[][..], &[][..], &[][..], &[][..]);
     while let Some((number, content)) = reader.next_field().map_err(decode::malformed)? {
         match (number, content) {
             (1, Content::Bytes(bytes)) => type_meta = bytes,
@@ -34,14 +35,20 @@ fn decode_enveloped(bytes: &[u8], depth: usize) -> Result<Value, DecodeError> {
     }
     let (api_version, kind) = decode_type_meta(type_meta)?;
     if !encoding.is_empty() {
-        return Err(DecodeError::Unsupported(String::from_utf8_lossy(encoding).into_owned()));
+        return Err(DecodeError::Unsupported(
+            String::from_utf8_lossy(encoding).into_owned(),
+        ));
     }
     if content_type == b"application/json" {
-        return serde_json::from_slice(raw).map_err(|problem| DecodeError::Malformed(problem.to_string()));
+        return serde_json::from_slice(raw)
+            .map_err(|problem| DecodeError::Malformed(problem.to_string()));
     }
     let message = table()
         .root(&api_version, &kind)
-        .ok_or_else(|| DecodeError::UnknownKind { api_version: api_version.clone(), kind: kind.clone() })?;
+        .ok_or_else(|| DecodeError::UnknownKind {
+            api_version: api_version.clone(),
+            kind: kind.clone(),
+        })?;
     let mut object = Map::new();
     object.insert("kind".to_owned(), Value::String(kind));
     object.insert("apiVersion".to_owned(), Value::String(api_version));
@@ -68,11 +75,16 @@ pub fn encode_protobuf(object: &Value) -> Result<Vec<u8>, EncodeError> {
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let message = table()
         .root(api_version, kind)
-        .ok_or_else(|| EncodeError::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() })?;
+        .ok_or_else(|| EncodeError::UnknownKind {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+        })?;
     let mut type_meta = Writer::default();
     type_meta.bytes(1, api_version.as_bytes());
     type_meta.bytes(2, kind.as_bytes());
-    let mut envelope = Writer { bytes: MAGIC.to_vec() };
+    let mut envelope = Writer {
+        bytes: MAGIC.to_vec(),
+    };
     envelope.bytes(1, &type_meta.bytes);
     envelope.bytes(2, &encode_body(message, object)?);
     envelope.bytes(3, b"");

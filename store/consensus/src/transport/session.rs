@@ -275,7 +275,10 @@ mod tests {
     fn an_answer_is_never_taken_for_a_later_requests() {
         let mut requests = Unanswered(VecDeque::from([span(0, 3), span(3, 5), span(5, 5)]));
         assert!(requests.answered(upto(3)), "the next one goes further");
-        assert!(!requests.answered(upto(5)), "the commit-only one ends there too");
+        assert!(
+            !requests.answered(upto(5)),
+            "the commit-only one ends there too"
+        );
         assert!(requests.answered(upto(5)), "its own answer");
         requests.0.extend([span(5, 5), span(5, 5), span(5, 9)]);
         assert!(!requests.answered(upto(5)));

@@ -25,7 +25,11 @@ pub struct Server {
 pub const MAX_REQUEST_BYTES: usize = 100_000;
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A member of a cluster of `members`, of which only this one runs.
@@ -74,7 +78,11 @@ pub async fn start(members: usize) -> Server {
 
 impl Server {
     pub async fn channel(&self) -> Channel {
-        Channel::from_shared(self.url.clone()).unwrap().connect().await.unwrap()
+        Channel::from_shared(self.url.clone())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap()
     }
     pub async fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel().await)
@@ -109,7 +117,9 @@ pub fn prefix(key: &str) -> pb::RangeRequest {
 
 /// Code and text of a refusal.
 #[track_caller]
-pub fn refusal<T: std::fmt::Debug>(result: Result<tonic::Response<T>, tonic::Status>) -> (i32, String) {
+pub fn refusal<T: std::fmt::Debug>(
+    result: Result<tonic::Response<T>, tonic::Status>,
+) -> (i32, String) {
     let status = result.unwrap_err();
     (status.code() as i32, status.message().to_owned())
 }

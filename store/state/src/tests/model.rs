@@ -369,6 +369,19 @@ impl Model {
         Ok(found)
     }
 
+    /// Bytes of the rows a store must hold, and no others.
+    pub fn held_bytes(&self) -> u64 {
+        let held = self.log.iter().filter(|w| {
+            let c = self.compacted.unwrap_or(0);
+            let newest = self.log.iter().rfind(|o| o.key == w.key && o.main <= c);
+            let is_newest = newest.is_some_and(|o| (o.main, o.sub) == (w.main, w.sub));
+            w.main > c || is_newest && (w.kv.is_some() || w.main == c)
+        });
+        let bytes = |w: &Written| w.key.len() + w.kv.as_ref().map_or(0, |kv| kv.value.len());
+        held.map(|w| bytes(w) as u64 + limits::ROW_OVERHEAD_BYTES)
+            .sum()
+    }
+
     /// etcd's HashKV over rows spelt out one by one, marshalled by prost.
     pub fn hash_kv(&self, at: u64) -> Result<u32, Refusal> {
         self.readable(Some(Revision(at)), self.revision)?;

@@ -251,6 +251,7 @@ fn the_state_machine_does_what_the_model_does() {
             );
             assert_eq!(applied.events, expected_events, "seed {seed}");
             assert_eq!(m.state.revision().0, model.revision);
+            assert_eq!(m.state.live_bytes(), model.held_bytes(), "seed {seed}");
             let leases: Vec<_> = model.leases.keys().map(|id| LeaseId(*id)).collect();
             let mut ids = m.state.leases();
             ids.sort();

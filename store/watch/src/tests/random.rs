@@ -39,6 +39,13 @@ struct Client {
     progress_asked: bool,
 }
 
+impl Client {
+    /// Without anybody to answer for, a request lapses.
+    fn lapse(&mut self) {
+        self.progress_asked &= self.watches.values().any(|told| !told.cancelled);
+    }
+}
+
 struct World {
     seed: u64,
     dice: Dice,
@@ -145,7 +152,7 @@ impl World {
             15 => {
                 self.m.hub.request_progress(s);
                 let client = self.clients.get_mut(&s).unwrap();
-                client.progress_asked = !client.watches.is_empty();
+                client.progress_asked |= client.watches.values().any(|told| !told.cancelled);
             }
             16 => {
                 self.m.hub.tick_progress(self.m.state.revision());
@@ -211,6 +218,7 @@ impl World {
             .collect();
         if let Some(id) = open.first() {
             client.watches.get_mut(id).unwrap().cancelled = true;
+            client.lapse();
             self.m.hub.cancel(s, *id, self.m.state.revision());
         }
     }
@@ -228,18 +236,28 @@ impl World {
         }
     }
 
-    /// Who sleeps and was not woken would be told nothing by a poll.
+    /// Who sleeps and was not woken would be told nothing by a poll. Except progress, while something applied is yet to be
+    /// published: that will wake them.
     fn sleepers_miss_nothing(&mut self) {
-        for (s, client) in &self.clients {
-            if client.asleep && !client.flag.raised() {
-                let mut out = Vec::new();
-                let waker = Waker::from(client.flag.clone());
-                self.m.hub.poll(*s, &self.m.state, &waker, &mut out);
+        let ids: Vec<StreamId> = self.clients.keys().copied().collect();
+        for s in ids {
+            let client = &self.clients[&s];
+            if !client.asleep || client.flag.raised() {
+                continue;
+            }
+            let mut out = Vec::new();
+            let waker = Waker::from(client.flag.clone());
+            let delivered = self.m.hub.poll(s, &self.m.state, &waker, &mut out);
+            self.clients.get_mut(&s).unwrap().asleep = !delivered;
+            for delivery in out {
+                let progress = matches!(delivery, Delivery::Progress { id: None, .. });
+                let behind = self.m.hub.published < self.m.state.revision();
                 assert!(
-                    out.is_empty(),
-                    "seed {}: {s:?} sleeps on {out:?}",
+                    progress && behind,
+                    "seed {}: {s:?} sleeps on {delivery:?}",
                     self.seed
                 );
+                self.take(s, delivery);
             }
         }
     }
@@ -321,15 +339,14 @@ impl World {
                 assert!(last.unwrap_or(told.start) < compact_revision);
             }
         }
-        // Without anybody to answer for, a request lapses.
-        if client.watches.is_empty() {
-            client.progress_asked = false;
-        }
+        client.lapse();
     }
 
     /// Everybody reads everything; nothing is left out.
     fn settle(&mut self) {
-        self.write();
+        let events = self.m.apply(put("a", "last"));
+        self.history.extend(events.clone());
+        self.unpublished.extend(events);
         while !self.unpublished.is_empty() {
             self.publish();
         }

@@ -278,7 +278,7 @@ fn periodic_progress_only_for_the_idle_who_asked() {
     assert_eq!(drain(&mut m, s), ["1 progress 1"], "at most one waits");
     m.write(put("a", "1"));
     m.hub.tick_progress(m.state.revision());
-    assert_eq!(drain(&mut m, s), ["0 at 2: a=1@2", "1 at 2: a=1@2"]);
+    assert_eq!(drain(&mut m, s), ["1 at 2: a=1@2", "0 at 2: a=1@2"]);
     m.hub.tick_progress(m.state.revision());
     assert_eq!(drain(&mut m, s), ["1 progress 2"]);
 }

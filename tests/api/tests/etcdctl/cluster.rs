@@ -19,7 +19,13 @@ pub struct Member {
 
 impl Member {
     pub fn on_free_ports(count: usize) -> Vec<Member> {
-        (1..=count).map(|i| Member { name: format!("m{i}"), client_port: free_port(), peer_port: free_port() }).collect()
+        (1..=count)
+            .map(|i| Member {
+                name: format!("m{i}"),
+                client_port: free_port(),
+                peer_port: free_port(),
+            })
+            .collect()
     }
     /// As `--endpoints` and etcdctl's answers have it.
     pub fn endpoint(&self) -> String {
@@ -54,17 +60,31 @@ pub struct Program {
 
 impl Program {
     pub fn barque() -> Program {
-        Program { path: barque_tests_api::barque().to_owned(), subcommand: &["etcd"] }
+        Program {
+            path: barque_tests_api::barque().to_owned(),
+            subcommand: &["etcd"],
+        }
     }
 
     /// A real etcd: `BARQUE_PEER_ETCD`, the newer package where it was unpacked, or the one installed.
     pub fn etcd() -> Program {
         let given = std::env::var_os("BARQUE_PEER_ETCD").map(PathBuf::from);
         let unpacked = PathBuf::from("/root/peer-etcd/usr/bin/etcd");
-        let installed = std::env::var_os("PATH").and_then(|path| std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|etcd| etcd.is_file()));
-        let path = given.or_else(|| unpacked.is_file().then_some(unpacked)).or(installed);
-        let path = path.expect("no real etcd to compare with: set BARQUE_PEER_ETCD or install the package etcd-server");
-        Program { path, subcommand: &[] }
+        let installed = std::env::var_os("PATH").and_then(|path| {
+            std::env::split_paths(&path)
+                .map(|dir| dir.join("etcd"))
+                .find(|etcd| etcd.is_file())
+        });
+        let path = given
+            .or_else(|| unpacked.is_file().then_some(unpacked))
+            .or(installed);
+        let path = path.expect(
+            "no real etcd to compare with: set BARQUE_PEER_ETCD or install the package etcd-server",
+        );
+        Program {
+            path,
+            subcommand: &[],
+        }
     }
 }
 
@@ -76,38 +96,74 @@ pub struct StoreCluster {
 
 impl StoreCluster {
     pub fn start(program: &Program, members: &[Member]) -> StoreCluster {
-        let dir = tempfile::Builder::new().prefix("barque-etcdctl-").tempdir().expect("a temporary directory");
-        let mut cluster = StoreCluster { processes: Vec::new(), dir };
-        let initial: Vec<String> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect();
+        let dir = tempfile::Builder::new()
+            .prefix("barque-etcdctl-")
+            .tempdir()
+            .expect("a temporary directory");
+        let mut cluster = StoreCluster {
+            processes: Vec::new(),
+            dir,
+        };
+        let initial: Vec<String> = members
+            .iter()
+            .map(|m| format!("{}={}", m.name, m.peer_url()))
+            .collect();
         for member in members {
-            let log = File::create(cluster.dir.path().join(format!("{}.log", member.name))).expect("a log file");
+            let log = File::create(cluster.dir.path().join(format!("{}.log", member.name)))
+                .expect("a log file");
             let mut command = Command::new(&program.path);
             command
                 .args(program.subcommand)
                 .args(["--name", &member.name])
-                .args([OsString::from("--data-dir"), cluster.dir.path().join(&member.name).into()])
+                .args([
+                    OsString::from("--data-dir"),
+                    cluster.dir.path().join(&member.name).into(),
+                ])
                 .args(["--listen-client-urls", &member.client_url()])
                 .args(["--advertise-client-urls", &member.client_url()])
                 .args(["--listen-peer-urls", &member.peer_url()])
                 .args(["--initial-advertise-peer-urls", &member.peer_url()])
                 .args(["--initial-cluster", &initial.join(",")])
-                .args(["--initial-cluster-state", "new", "--initial-cluster-token", "session"])
+                .args([
+                    "--initial-cluster-state",
+                    "new",
+                    "--initial-cluster-token",
+                    "session",
+                ])
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().expect("a second handle of the log"))
                 .stderr(log);
-            let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", program.path.display()));
+            let child = command
+                .spawn()
+                .unwrap_or_else(|e| panic!("{}: {e}", program.path.display()));
             cluster.processes.push(child);
         }
         for member in members {
-            eventually(Duration::from_secs(30), &format!("{} is healthy", member.name), || {
-                etcdctl(&member.endpoint()).args(["endpoint", "health"]).output().expect("etcdctl runs (package etcd-client)").status.success()
-            });
+            eventually(
+                Duration::from_secs(30),
+                &format!("{} is healthy", member.name),
+                || {
+                    etcdctl(&member.endpoint())
+                        .args(["endpoint", "health"])
+                        .output()
+                        .expect("etcdctl runs (package etcd-client)")
+                        .status
+                        .success()
+                },
+            );
             // A member tells its client URLs through the log, some time after its start.
-            eventually(Duration::from_secs(30), "every member has told its client URLs", || {
-                let listed = etcdctl(&member.endpoint()).args(["member", "list"]).output().expect("etcdctl runs");
-                let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-                members.iter().all(|m| listed.contains(&m.client_url()))
-            });
+            eventually(
+                Duration::from_secs(30),
+                "every member has told its client URLs",
+                || {
+                    let listed = etcdctl(&member.endpoint())
+                        .args(["member", "list"])
+                        .output()
+                        .expect("etcdctl runs");
+                    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+                    members.iter().all(|m| listed.contains(&m.client_url()))
+                },
+            );
         }
         cluster
     }
@@ -125,10 +181,18 @@ impl Drop for StoreCluster {
             let _ = process.wait();
         }
         if std::thread::panicking() {
-            for entry in std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten() {
+            for entry in std::fs::read_dir(self.dir.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 if let Ok(log) = std::fs::read_to_string(entry.path()) {
                     let lines: Vec<&str> = log.lines().collect();
-                    eprintln!("--- {}\n{}", entry.path().display(), lines[lines.len().saturating_sub(5)..].join("\n"));
+                    eprintln!(
+                        "--- {}\n{}",
+                        entry.path().display(),
+                        lines[lines.len().saturating_sub(5)..].join("\n")
+                    );
                 }
             }
         }
@@ -143,6 +207,8 @@ pub fn etcdctl(endpoints: &str) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("ETCDCTL_API", "3").args(["--endpoints", endpoints]);
+    command
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", endpoints]);
     command
 }

@@ -10,15 +10,28 @@ pub struct Normal {
 }
 
 /// Keys of JSON answers that count raft's work or bytes on disk, and the one accepted difference.
-const MASKED: &[&str] = &["raft_term", "raftTerm", "raftIndex", "raftAppliedIndex", "dbSize", "dbSizeInUse", "version", "took"];
+const MASKED: &[&str] = &[
+    "raft_term",
+    "raftTerm",
+    "raftIndex",
+    "raftAppliedIndex",
+    "dbSize",
+    "dbSizeInUse",
+    "version",
+    "took",
+];
 
 impl Normal {
     pub fn new(members: usize) -> Self {
-        Normal { members, leases: Vec::new() }
+        Normal {
+            members,
+            leases: Vec::new(),
+        }
     }
 
     pub fn lease(&mut self, hex: &str) {
-        let decimal = u64::from_str_radix(hex, 16).map_or_else(|_| hex.to_owned(), |id| id.to_string());
+        let decimal =
+            u64::from_str_radix(hex, 16).map_or_else(|_| hex.to_owned(), |id| id.to_string());
         self.leases.push((hex.to_owned(), decimal));
     }
 
@@ -29,26 +42,43 @@ impl Normal {
             }
             Ok(mut value @ (Value::Object(_) | Value::Array(_))) => {
                 self.mask(command, &mut value);
+                if let (true, Value::Array(endpoints)) =
+                    (command.starts_with("endpoint health"), &mut value)
+                {
+                    endpoints.sort_by_key(Value::to_string);
+                }
                 value.to_string()
             }
             _ => self.text(command, line),
         };
-        self.leases.iter().enumerate().fold(line, |line, (i, (hex, decimal))| {
-            let name = format!("LEASE{}", i + 1);
-            line.replace(hex, &name).replace(decimal, &name)
-        })
+        self.leases
+            .iter()
+            .enumerate()
+            .fold(line, |line, (i, (hex, decimal))| {
+                let name = format!("LEASE{}", i + 1);
+                line.replace(hex, &name).replace(decimal, &name)
+            })
     }
 
     fn mask(&self, command: &str, value: &mut Value) {
         match value {
             Value::Object(fields) => {
                 for (key, value) in fields {
-                    let version_of_a_key = key == "version" && !command.starts_with("endpoint status");
+                    let version_of_a_key =
+                        key == "version" && !command.starts_with("endpoint status");
                     if MASKED.contains(&key.as_str()) && !version_of_a_key {
                         *value = "*".into();
                     } else if key == "leader" && self.members > 1 {
-                        *value = if *value == Value::from(0) { "none" } else { "one of them" }.into();
-                    } else if key == "ttl" && command.starts_with("lease timetolive") && value.as_i64() > Some(900) {
+                        *value = if value.as_u64() == Some(0) {
+                            "none"
+                        } else {
+                            "one of them"
+                        }
+                        .into();
+                    } else if key == "ttl"
+                        && command.starts_with("lease timetolive")
+                        && value.as_i64() > Some(900)
+                    {
                         *value = "remaining".into();
                     } else {
                         self.mask(command, value);
@@ -75,10 +105,17 @@ impl Normal {
             return "\"RaftTerm\" : *".to_owned();
         }
         let cut = |line: &str, from: &str, to: &str| match line.split_once(from) {
-            Some((before, after)) => format!("{before}{from}*{}", after.split_once(to).map_or("", |(_, rest)| rest)),
+            Some((before, after)) => format!(
+                "{before}{from}*{}",
+                after.split_once(to).map_or("", |(_, rest)| rest)
+            ),
             None => line.to_owned(),
         };
         let line = cut(line, "took = ", "\n");
-        if command.starts_with("lease timetolive") { cut(&line, "remaining(", "s)") } else { line }
+        if command.starts_with("lease timetolive") {
+            cut(&line, "remaining(", "s)")
+        } else {
+            line
+        }
     }
 }

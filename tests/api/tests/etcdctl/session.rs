@@ -44,7 +44,13 @@ impl Drop for Watch {
 
 impl<'a> Session<'a> {
     pub fn new(members: &'a [Member], cluster: &'a StoreCluster) -> Self {
-        Session { members, cluster, normal: Normal::new(members.len()), lease: String::new(), watches: BTreeMap::new() }
+        Session {
+            members,
+            cluster,
+            normal: Normal::new(members.len()),
+            lease: String::new(),
+            watches: BTreeMap::new(),
+        }
     }
 
     pub fn run(mut self, script: &str) -> Vec<Entry> {
@@ -59,11 +65,18 @@ impl<'a> Session<'a> {
             while let Some((_, more)) = lines.next_if(|(_, next)| next.starts_with('<')) {
                 match more.strip_prefix("<bytes ") {
                     Some(bytes) => input.resize(bytes.parse().expect("a number of bytes"), b'x'),
-                    None => input.extend(format!("{}\n", more.trim_start_matches("< ").trim_end_matches('<')).into_bytes()),
+                    None => input.extend(
+                        format!("{}\n", more.trim_start_matches("< ").trim_end_matches('<'))
+                            .into_bytes(),
+                    ),
                 }
             }
             let output = self.step(line, &input);
-            entries.push(Entry { line: number + 1, command: line.to_owned(), lines: output });
+            entries.push(Entry {
+                line: number + 1,
+                command: line.to_owned(),
+                lines: output,
+            });
         }
         assert!(!self.cluster.dir().as_os_str().is_empty());
         entries
@@ -92,19 +105,36 @@ impl<'a> Session<'a> {
         let _ = child.stdin.take().expect("piped").write_all(input);
         let output = wait(child, command);
         if command.starts_with("lease grant")
-            && let Some(id) = output.stdout.strip_prefix("lease ").and_then(|rest| rest.split(' ').next())
+            && let Some(id) = output
+                .stdout
+                .strip_prefix("lease ")
+                .and_then(|rest| rest.split(' ').next())
         {
             self.lease = id.to_owned();
             self.normal.lease(id);
         }
-        let mut lines: Vec<String> = output.stdout.lines().map(|l| self.normal.line(command, l)).collect();
-        lines.extend(output.stderr.lines().map(|l| format!("stderr: {}", self.normal.line(command, l))));
+        let mut lines: Vec<String> = output
+            .stdout
+            .lines()
+            .map(|l| self.normal.line(command, l))
+            .collect();
+        lines.extend(
+            output
+                .stderr
+                .lines()
+                .map(|l| format!("stderr: {}", self.normal.line(command, l))),
+        );
+        if command.starts_with("endpoint health") {
+            // It prints them as they answer.
+            lines.sort();
+        }
         lines.push(format!("exit status {:?}", output.status));
         lines
     }
 
     fn endpoints<'l>(&self, line: &'l str) -> (String, &'l str) {
-        let Some((which, command)) = line.strip_prefix('@').and_then(|rest| rest.split_once(' ')) else {
+        let Some((which, command)) = line.strip_prefix('@').and_then(|rest| rest.split_once(' '))
+        else {
             return (self.members[0].endpoint(), line);
         };
         let endpoints: Vec<String> = self.members.iter().map(Member::endpoint).collect();
@@ -133,7 +163,9 @@ impl<'a> Session<'a> {
             }
         }
         args.extend(word);
-        args.into_iter().map(|arg| arg.replace("$LEASE", &self.lease)).collect()
+        args.into_iter()
+            .map(|arg| arg.replace("$LEASE", &self.lease))
+            .collect()
     }
 
     fn start_watch(&mut self, name: &str, command: &str) {
@@ -148,15 +180,29 @@ impl<'a> Session<'a> {
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let (sender, lines) = mpsc::channel();
         // Ends with the process, whose pipe it reads.
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        self.watches.insert(name.to_owned(), Watch { command: command.to_owned(), child, lines });
+        std::thread::spawn(move || {
+            stdout
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        self.watches.insert(
+            name.to_owned(),
+            Watch {
+                command: command.to_owned(),
+                child,
+                lines,
+            },
+        );
     }
 
     fn read_watch(&mut self, name: &str, last: &str) -> Vec<String> {
         let watch = self.watches.remove(name).expect("a watch of that name");
         let mut lines = Vec::new();
         loop {
-            let line = watch.lines.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("watch {name} never said {last:?} ({e}); it said {lines:?}"));
+            let line = watch.lines.recv_timeout(PATIENCE).unwrap_or_else(|e| {
+                panic!("watch {name} never said {last:?} ({e}); it said {lines:?}")
+            });
             let done = line == last;
             lines.push(self.normal.line(&watch.command, &line));
             if done {
@@ -175,8 +221,10 @@ struct Finished {
 fn wait(mut child: Child, command: &str) -> Finished {
     let mut stdout = child.stdout.take().expect("piped");
     let mut stderr = child.stderr.take().expect("piped");
-    let stdout = std::thread::spawn(move || std::io::read_to_string(&mut stdout).unwrap_or_default());
-    let stderr = std::thread::spawn(move || std::io::read_to_string(&mut stderr).unwrap_or_default());
+    let stdout =
+        std::thread::spawn(move || std::io::read_to_string(&mut stdout).unwrap_or_default());
+    let stderr =
+        std::thread::spawn(move || std::io::read_to_string(&mut stderr).unwrap_or_default());
     let deadline = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = child.try_wait().expect("our child") {
@@ -185,7 +233,12 @@ fn wait(mut child: Child, command: &str) -> Finished {
         if Instant::now() > deadline {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("`etcdctl {command}` did not end within {} s; it said {:?} {:?}", PATIENCE.as_secs(), stdout.join(), stderr.join());
+            panic!(
+                "`etcdctl {command}` did not end within {} s; it said {:?} {:?}",
+                PATIENCE.as_secs(),
+                stdout.join(),
+                stderr.join()
+            );
         }
         std::thread::sleep(Duration::from_millis(5));
     };
