@@ -19,12 +19,16 @@ export BARQUE_PEER_ETCD=$PWD/.peer/usr/bin/etcd
 command -v kubectl >/dev/null || export PATH=$PWD/.peer/usr/bin:$PATH
 suite format 60 cargo fmt --all --check
 suite lint 1500 cargo clippy --workspace --all-targets -- -D warnings
-suite build 1500 cargo build --workspace --bins
+suite build 1500 cargo test --workspace --no-run
+suite program 600 cargo build --workspace --bins
 export BARQUE_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/barque
-suite build-tests 1500 cargo test --workspace --no-run
-suite unit 600 cargo test --workspace --exclude barque-tests-api --exclude barque-tests-sim -- --show-output
-suite simulation 600 cargo test --package barque-tests-sim -- --show-output
-suite api 900 cargo test --package barque-tests-api -- --show-output --test-threads=1
+# One selection of packages throughout, so that nothing is built twice with other features.
+targets() { for file in "$@"; do echo "--test $(basename "$file" .rs)"; done; }
+inner=$(ls -d {store,apiserver,agents,tests}/*/tests/*.rs | grep -vE '^tests/(api|sim)/')
+suite unit 600 cargo test --workspace --lib --bins -- --show-output
+suite crates 600 cargo test --workspace $(targets $inner) -- --show-output
+suite simulation 600 cargo test --workspace $(targets tests/sim/tests/*.rs) -- --show-output
+suite api 900 cargo test --workspace $(targets tests/api/tests/*.rs) -- --show-output --test-threads=1
 
 # A test that cannot run says SKIP and why; only those on the list may.
 skips=$(grep -E '^SKIP |[1-9][0-9]* ignored' "$log" | sort -u || true)

@@ -78,7 +78,10 @@ impl Gateway {
             verifier,
         });
         let background = vec![
-            tokio::spawn(housekeeping::bootstrap(pipeline.clone(), bootstrapped)),
+            tokio::spawn(housekeeping::keep_namespaces(
+                pipeline.clone(),
+                bootstrapped,
+            )),
             tokio::spawn(housekeeping::compact(pipeline)),
         ];
         let listening = tokio::spawn(listener::run(listener, front, stopping));

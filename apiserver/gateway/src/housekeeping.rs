@@ -23,36 +23,55 @@ const RETRY: Duration = Duration::from_millis(200);
 /// less resumes its watch.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 
+/// How often the system namespaces are looked after; kube-apiserver's number.
+const NAMESPACES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Creates the system namespaces, and again whenever one was deleted: nodes keep their leases in them.
+pub async fn keep_namespaces(pipeline: Arc<Pipeline>, done: watch::Sender<bool>) {
+    loop {
+        bootstrap(&pipeline).await;
+        done.send_replace(true);
+        tokio::time::sleep(NAMESPACES_INTERVAL).await;
+    }
+}
+
 /// Creates the system namespaces, however long it takes until the store can.
-pub async fn bootstrap(pipeline: Arc<Pipeline>, done: watch::Sender<bool>) {
+pub async fn bootstrap(pipeline: &Pipeline) {
     let Some(myself) =
         User::from_subject("system:apiserver", vec![Group::Masters.name().to_owned()])
     else {
         return;
     };
     for name in SYSTEM_NAMESPACES {
-        while let Err(error) = create_namespace(&pipeline, &myself, name).await {
+        while let Err(error) = ensure_namespace(pipeline, &myself, name).await {
             tracing::debug!(%error, namespace = name, "not created yet");
             tokio::time::sleep(RETRY).await;
         }
     }
-    done.send_replace(true);
 }
 
-async fn create_namespace(pipeline: &Pipeline, myself: &User, name: &str) -> Result<(), ApiError> {
-    let body = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
-    let request = ResourceRequest {
-        verb: Verb::Create,
+async fn ensure_namespace(pipeline: &Pipeline, myself: &User, name: &str) -> Result<(), ApiError> {
+    let request = |verb, name: Option<&str>, body: String| ResourceRequest {
+        verb,
         path: ResourcePath {
             version: "v1".to_owned(),
             resource: "namespaces".to_owned(),
+            name: name.map(str::to_owned),
             ..ResourcePath::default()
         },
         options: Options::default(),
         content_type: None,
-        body: RequestBody::Bytes(body.to_string().into()),
+        body: RequestBody::Bytes(body.into()),
     };
-    match pipeline.handle(Some(myself), request).await {
+    // Looked for first: a write, even one that is refused, costs an entry of the log.
+    let there = request(Verb::Get, Some(name), String::new());
+    match pipeline.handle(Some(myself), there).await {
+        Err(error) if error.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let body = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+    let create = request(Verb::Create, None, body.to_string());
+    match pipeline.handle(Some(myself), create).await {
         Ok(_) => Ok(()),
         Err(error) if error.reason == "AlreadyExists" => Ok(()),
         Err(error) => Err(error),

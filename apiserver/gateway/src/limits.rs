@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// Bytes of one request body, kube-apiserver's number. Beyond it: 413, and the rest of the body is not read.
+/// Bytes of one request body, kube-apiserver's number. Beyond it: 413.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Of a body that is too large, so much is read and dropped, so that its client sees the 413. Beyond it: the stream is
+/// reset.
+pub const BODY_DISCARDED_MAX: usize = 64 * 1024 * 1024;
 
 /// Operations of one JSON patch, kube-apiserver's number. Beyond it: 413.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
@@ -22,7 +25,10 @@ pub const WATCHES_MAX: usize = 16_384;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time the store has for one read or write; covers an election, so that a client does not notice one. Beyond it:
 /// 503 or 504. Well below `REQUEST_TIMEOUT`, so that the answer names the cause.
-pub const STORE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A write whose outcome is unknown (its leader died) is asked for again this often. Beyond it: 504, and the client
+/// has to look.
+pub const STORE_WRITE_ATTEMPTS_MAX: u32 = 4;
 /// How long a read waits for a revision this member has not seen yet, as kube-apiserver's cache. Beyond it: 504
 /// with cause ResourceVersionTooLarge.
 pub const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
@@ -62,4 +68,6 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for requests under way. Watches are ended at once.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-const _: () = assert!(STORE_TIMEOUT.as_secs() < REQUEST_TIMEOUT.as_secs());
+const _: () = assert!(
+    STORE_TIMEOUT.as_secs() * (STORE_WRITE_ATTEMPTS_MAX as u64) < REQUEST_TIMEOUT.as_secs()
+);

@@ -114,26 +114,40 @@ fn run<E: std::error::Error + 'static, W: Future<Output = Result<(), E>>>(
     log_to_stderr(level);
     signals::runtime(1)?.block_on(async {
         let stop = signals::stop_asked()?;
-        agent(Box::pin(stop)).await.map_err(|error| Failure::new(with_causes(&error)))
+        agent(Box::pin(stop))
+            .await
+            .map_err(|error| Failure::new(with_causes(&error)))
     })
 }
 
 pub fn scheduler(flags: SchedulerFlags) -> Result<(), Failure> {
-    let mut config = barque_agents_scheduler::Config::new(flags.masters.client("barque-scheduler")?, &flags.election.identity);
+    let mut config = barque_agents_scheduler::Config::new(
+        flags.masters.client("barque-scheduler")?,
+        &flags.election.identity,
+    );
     config.election = flags.election.settings();
-    run(&flags.masters.log_level, |stop| barque_agents_scheduler::run(config, stop))
+    run(&flags.masters.log_level, |stop| {
+        barque_agents_scheduler::run(config, stop)
+    })
 }
 
 pub fn controller(flags: ControllerFlags) -> Result<(), Failure> {
-    let mut config = barque_agents_controllers::Config::new(flags.masters.client("barque-controller")?, &flags.election.identity);
+    let mut config = barque_agents_controllers::Config::new(
+        flags.masters.client("barque-controller")?,
+        &flags.election.identity,
+    );
     config.election = flags.election.settings();
     config.node_grace = flags.node_monitor_grace_period;
-    run(&flags.masters.log_level, |stop| barque_agents_controllers::run(config, stop))
+    run(&flags.masters.log_level, |stop| {
+        barque_agents_controllers::run(config, stop)
+    })
 }
 
 pub fn kubelet(flags: KubeletFlags) -> Result<(), Failure> {
     let Runtime::Hollow = flags.runtime;
     let client = flags.masters.client("barque-kubelet")?;
     let config = barque_agents_kubelet::Config::new(client, &flags.node_name, &flags.pod_cidr);
-    run(&flags.masters.log_level, |stop| barque_agents_kubelet::run(config, stop))
+    run(&flags.masters.log_level, |stop| {
+        barque_agents_kubelet::run(config, stop)
+    })
 }

@@ -41,7 +41,8 @@ pub fn run(flags: EtcdFlags) -> Result<(), Failure> {
     let stop = runtime.block_on(async { signals::stop_asked() })?;
     let store = StoreThread::start(config, net)?;
     runtime.block_on(async {
-        let front = EtcdFront::start(front, store.store.clone()).map_err(|e| Failure::new(e.to_string()))?;
+        let front = EtcdFront::start(front, store.store.clone())
+            .map_err(|e| Failure::new(e.to_string()))?;
         info!(clients = ?front.addresses(), "serving");
         let outcome = master::until_stopped(&store.store, stop).await;
         front.shutdown().await;
@@ -56,8 +57,16 @@ mod tests {
 
     #[test]
     fn single_dashes_are_taken_for_etcd_only() {
-        let take = |args: &[&str]| -> Vec<OsString> { accept_single_dashes(args.iter().map(OsString::from)) };
-        assert_eq!(take(&["barque", "etcd", "-name", "a", "--data-dir", "-h"]), ["barque", "etcd", "--name", "a", "--data-dir", "-h"].map(OsString::from));
-        assert_eq!(take(&["barque", "up", "-dir"]), ["barque", "up", "-dir"].map(OsString::from));
+        let take = |args: &[&str]| -> Vec<OsString> {
+            accept_single_dashes(args.iter().map(OsString::from))
+        };
+        assert_eq!(
+            take(&["barque", "etcd", "-name", "a", "--data-dir", "-h"]),
+            ["barque", "etcd", "--name", "a", "--data-dir", "-h"].map(OsString::from)
+        );
+        assert_eq!(
+            take(&["barque", "up", "-dir"]),
+            ["barque", "up", "-dir"].map(OsString::from)
+        );
     }
 }

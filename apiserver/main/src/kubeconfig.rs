@@ -10,12 +10,20 @@ pub struct Server {
     pub url: String,
 }
 
-pub fn render(servers: &[Server], ca_pem: &str, client_cert_pem: &str, client_key_pem: &str) -> String {
+pub fn render(
+    servers: &[Server],
+    ca_pem: &str,
+    client_cert_pem: &str,
+    client_key_pem: &str,
+) -> String {
     let clusters: Vec<_> = servers
         .iter()
         .map(|s| json!({"name": s.name, "cluster": {"server": s.url, "certificate-authority-data": STANDARD.encode(ca_pem)}}))
         .collect();
-    let contexts: Vec<_> = servers.iter().map(|s| json!({"name": s.name, "context": {"cluster": s.name, "user": "admin"}})).collect();
+    let contexts: Vec<_> = servers
+        .iter()
+        .map(|s| json!({"name": s.name, "context": {"cluster": s.name, "user": "admin"}}))
+        .collect();
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",

@@ -67,7 +67,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("no other provider was installed before");
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .expect("no other provider was installed before");
     let cli = Cli::parse_from(etcd::accept_single_dashes(std::env::args_os()));
     let result = match cli.command {
         Command::Up(flags) => up::up(flags),
@@ -91,6 +93,14 @@ fn main() -> ExitCode {
 /// Logs to stderr; `RUST_LOG` refines `level`.
 pub fn log_to_stderr(level: &str) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},openraft=warn,h2=warn,hyper=warn,rustls=warn")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(format!(
+            "{level},openraft=warn,h2=warn,hyper=warn,rustls=warn"
+        ))
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
 }

@@ -15,7 +15,11 @@ pub fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, F
         (Some(cert), Some(key)) => Some(TlsFiles {
             cert: cert.clone(),
             key: key.clone(),
-            client_ca: if flags.client_cert_auth { flags.trusted_ca_file.clone() } else { None },
+            client_ca: if flags.client_cert_auth {
+                flags.trusted_ca_file.clone()
+            } else {
+                None
+            },
         }),
         _ => None,
     };
@@ -29,7 +33,10 @@ pub fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, F
 }
 
 /// Until a signal asks to stop, or the member can no longer be trusted (which is a failure).
-pub async fn until_stopped(store: &Store<RealEnv>, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+pub async fn until_stopped(
+    store: &Store<RealEnv>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     tokio::select! {
         () = stop => Ok(()),
         reason = store.failed() => {
@@ -40,4 +47,3 @@ pub async fn until_stopped(store: &Store<RealEnv>, stop: impl Future<Output = ()
         }
     }
 }
-

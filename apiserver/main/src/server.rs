@@ -46,9 +46,12 @@ pub fn run(flags: ServerFlags) -> Result<(), Failure> {
     let stop = runtime.block_on(async { signals::stop_asked() })?;
     let store = StoreThread::start(config, net)?;
     runtime.block_on(async {
-        let front = EtcdFront::start(front, store.store.clone()).map_err(|e| Failure::new(e.to_string()))?;
+        let front = EtcdFront::start(front, store.store.clone())
+            .map_err(|e| Failure::new(e.to_string()))?;
         let storage = Arc::new(Embedded::new(store.store.clone()));
-        let gateway = Gateway::start(gateway, storage).await.map_err(|e| Failure::new(with_causes(&e)))?;
+        let gateway = Gateway::start(gateway, storage)
+            .await
+            .map_err(|e| Failure::new(with_causes(&e)))?;
         info!(kubernetes = %gateway.addr(), etcd = ?front.addresses(), "serving");
         let outcome = master::until_stopped(&store.store, stop).await;
         gateway.shutdown().await;

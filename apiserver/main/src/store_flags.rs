@@ -20,22 +20,41 @@ pub struct StoreFlags {
     #[arg(long, env = "ETCD_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// URLs to listen on for client traffic
-    #[arg(long, env = "ETCD_LISTEN_CLIENT_URLS", value_delimiter = ',', default_value = "http://localhost:2379")]
+    #[arg(
+        long,
+        env = "ETCD_LISTEN_CLIENT_URLS",
+        value_delimiter = ',',
+        default_value = "http://localhost:2379"
+    )]
     pub listen_client_urls: Vec<String>,
     /// This member's client URLs to advertise to the rest of the cluster
     #[arg(long, env = "ETCD_ADVERTISE_CLIENT_URLS", value_delimiter = ',')]
     pub advertise_client_urls: Vec<String>,
     /// URLs to listen on for peer traffic (the first is used)
-    #[arg(long, env = "ETCD_LISTEN_PEER_URLS", value_delimiter = ',', default_value = "http://localhost:2380")]
+    #[arg(
+        long,
+        env = "ETCD_LISTEN_PEER_URLS",
+        value_delimiter = ',',
+        default_value = "http://localhost:2380"
+    )]
     pub listen_peer_urls: Vec<String>,
     /// This member's peer URLs to advertise to the rest of the cluster
-    #[arg(long, env = "ETCD_INITIAL_ADVERTISE_PEER_URLS", value_delimiter = ',', default_value = "http://localhost:2380")]
+    #[arg(
+        long,
+        env = "ETCD_INITIAL_ADVERTISE_PEER_URLS",
+        value_delimiter = ',',
+        default_value = "http://localhost:2380"
+    )]
     pub initial_advertise_peer_urls: Vec<String>,
     /// Initial cluster configuration, NAME=PEERURL,... [default: this member alone]
     #[arg(long, env = "ETCD_INITIAL_CLUSTER")]
     pub initial_cluster: Option<String>,
     /// Initial cluster token
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER_TOKEN", default_value = "etcd-cluster")]
+    #[arg(
+        long,
+        env = "ETCD_INITIAL_CLUSTER_TOKEN",
+        default_value = "etcd-cluster"
+    )]
     pub initial_cluster_token: String,
     /// Initial cluster state; "new" is the only one a static cluster has
     #[arg(long, env = "ETCD_INITIAL_CLUSTER_STATE", default_value = "new", value_parser = ["new"])]
@@ -65,7 +84,12 @@ pub struct StoreFlags {
     #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
     pub trusted_ca_file: Option<PathBuf>,
     /// Peer TLS certificate file, used both as server and as client
-    #[arg(long, env = "ETCD_PEER_CERT_FILE", requires = "peer_key_file", requires = "peer_trusted_ca_file")]
+    #[arg(
+        long,
+        env = "ETCD_PEER_CERT_FILE",
+        requires = "peer_key_file",
+        requires = "peer_trusted_ca_file"
+    )]
     pub peer_cert_file: Option<PathBuf>,
     /// Peer TLS key file
     #[arg(long, env = "ETCD_PEER_KEY_FILE", requires = "peer_cert_file")]
@@ -87,9 +111,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(bad)?;
         let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+        let unit_end = rest[digits..]
+            .find(|c: char| c.is_ascii_digit())
+            .map_or(rest.len(), |at| digits + at);
         let seconds = match &rest[digits..unit_end] {
             "h" => 3600.0,
             "m" => 60.0,
@@ -102,7 +130,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         total += Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
         rest = &rest[unit_end..];
     }
-    if total.is_zero() { Err(bad()) } else { Ok(total) }
+    if total.is_zero() {
+        Err(bad())
+    } else {
+        Ok(total)
+    }
 }
 
 /// `host:port` of a URL to listen on, and whether it asks for TLS.
@@ -110,12 +142,20 @@ pub fn listen_address(flag: &str, url: &str) -> Result<(String, bool), Failure> 
     let (rest, tls) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
         (Some(rest), _) => (rest, false),
         (_, Some(rest)) => (rest, true),
-        _ => return Err(Failure::new(format!("--{flag}: {url:?} is not a URL; it should look like http://127.0.0.1:2379"))),
+        _ => {
+            return Err(Failure::new(format!(
+                "--{flag}: {url:?} is not a URL; it should look like http://127.0.0.1:2379"
+            )));
+        }
     };
     let address = rest.trim_end_matches('/');
     match address.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok((address.to_owned(), tls)),
-        _ => Err(Failure::new(format!("--{flag}: {url:?} names no host and port"))),
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok((address.to_owned(), tls))
+        }
+        _ => Err(Failure::new(format!(
+            "--{flag}: {url:?} names no host and port"
+        ))),
     }
 }
 
@@ -128,7 +168,9 @@ impl StoreFlags {
         for url in &self.listen_client_urls {
             let (_, secure) = listen_address("listen-client-urls", url)?;
             if secure && self.cert_file.is_none() {
-                return Err(Failure::new(format!("--listen-client-urls: {url} asks for https; give --cert-file and --key-file")));
+                return Err(Failure::new(format!(
+                    "--listen-client-urls: {url} asks for https; give --cert-file and --key-file"
+                )));
             }
         }
         Ok(())
@@ -136,18 +178,27 @@ impl StoreFlags {
 
     fn members(&self) -> Result<BTreeMap<String, Vec<String>>, Failure> {
         let Some(text) = &self.initial_cluster else {
-            return Ok(BTreeMap::from([(self.name.clone(), self.initial_advertise_peer_urls.clone())]));
+            return Ok(BTreeMap::from([(
+                self.name.clone(),
+                self.initial_advertise_peer_urls.clone(),
+            )]));
         };
         let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for part in text.split(',') {
             let (name, url) = part
                 .split_once('=')
                 .filter(|(name, url)| !name.is_empty() && !url.is_empty())
-                .ok_or_else(|| Failure::new(format!("--initial-cluster: {part:?} is not NAME=PEERURL")))?;
-            members.entry(name.to_owned()).or_default().push(url.to_owned());
+                .ok_or_else(|| {
+                    Failure::new(format!("--initial-cluster: {part:?} is not NAME=PEERURL"))
+                })?;
+            members
+                .entry(name.to_owned())
+                .or_default()
+                .push(url.to_owned());
         }
         if let Some(urls) = members.get(&self.name) {
-            let (mut listed, mut advertised) = (urls.clone(), self.initial_advertise_peer_urls.clone());
+            let (mut listed, mut advertised) =
+                (urls.clone(), self.initial_advertise_peer_urls.clone());
             listed.sort();
             advertised.sort();
             if listed != advertised {
@@ -164,7 +215,10 @@ impl StoreFlags {
 
     /// The node's config and the peers' network.
     pub fn node(&self) -> Result<(Config, RealNet), Failure> {
-        let first = self.listen_peer_urls.first().ok_or_else(|| Failure::new("--listen-peer-urls names no URL".into()))?;
+        let first = self
+            .listen_peer_urls
+            .first()
+            .ok_or_else(|| Failure::new("--listen-peer-urls names no URL".into()))?;
         let (listen_peer, secure) = listen_address("listen-peer-urls", first)?;
         let net = match (&self.peer_cert_file, &self.peer_key_file, &self.peer_trusted_ca_file) {
             (Some(cert), Some(key), Some(ca)) if secure => {
@@ -174,13 +228,26 @@ impl StoreFlags {
             _ if secure => return Err(Failure::new("--listen-peer-urls asks for https: give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file".into())),
             _ => return Err(Failure::new("--peer-cert-file is given, but --listen-peer-urls does not say https".into())),
         };
-        if !self.listen_client_urls.is_empty() && self.advertise_client_urls.is_empty() && self.listen_client_urls[0] != "http://localhost:2379" {
-            return Err(Failure::new("--advertise-client-urls is required when --listen-client-urls is set explicitly".into()));
+        if !self.listen_client_urls.is_empty()
+            && self.advertise_client_urls.is_empty()
+            && self.listen_client_urls[0] != "http://localhost:2379"
+        {
+            return Err(Failure::new(
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+                    .into(),
+            ));
         }
-        let advertise_client_urls = if self.advertise_client_urls.is_empty() { self.listen_client_urls.clone() } else { self.advertise_client_urls.clone() };
+        let advertise_client_urls = if self.advertise_client_urls.is_empty() {
+            self.listen_client_urls.clone()
+        } else {
+            self.advertise_client_urls.clone()
+        };
         let config = Config {
             name: self.name.clone(),
-            data_dir: self.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name))),
+            data_dir: self
+                .data_dir
+                .clone()
+                .unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name))),
             cluster_token: self.initial_cluster_token.clone(),
             listen_peer,
             advertise_client_urls,
@@ -210,10 +277,28 @@ mod tests {
 
     #[test]
     fn addresses() {
-        assert_eq!(listen_address("f", "https://127.0.0.1:1").unwrap(), ("127.0.0.1:1".into(), true));
-        assert_eq!(listen_address("f", "http://[::1]:2379/").unwrap(), ("[::1]:2379".into(), false));
-        for bad in ["127.0.0.1:1", "http://", "http://h", "http://h:x", "unix://x:1"] {
-            assert!(listen_address("f", bad).unwrap_err().to_string().starts_with("--f: "), "{bad}");
+        assert_eq!(
+            listen_address("f", "https://127.0.0.1:1").unwrap(),
+            ("127.0.0.1:1".into(), true)
+        );
+        assert_eq!(
+            listen_address("f", "http://[::1]:2379/").unwrap(),
+            ("[::1]:2379".into(), false)
+        );
+        for bad in [
+            "127.0.0.1:1",
+            "http://",
+            "http://h",
+            "http://h:x",
+            "unix://x:1",
+        ] {
+            assert!(
+                listen_address("f", bad)
+                    .unwrap_err()
+                    .to_string()
+                    .starts_with("--f: "),
+                "{bad}"
+            );
         }
     }
 }

@@ -22,9 +22,16 @@ impl StoreThread {
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                let runtime = match tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                {
                     Ok(runtime) => runtime,
-                    Err(cause) => return drop(started.send(Err(Failure::new(format!("cannot start the store's runtime: {cause}"))))),
+                    Err(cause) => {
+                        return drop(started.send(Err(Failure::new(format!(
+                            "cannot start the store's runtime: {cause}"
+                        )))));
+                    }
                 };
                 runtime.block_on(async move {
                     match Store::<RealEnv>::start(config, RealDisk, net).await {
@@ -39,14 +46,22 @@ impl StoreThread {
                 });
             })
             .map_err(|cause| Failure::new(format!("cannot start the store's thread: {cause}")))?;
-        let store = result.recv().map_err(|_| Failure::new("the store's thread ended before it had started; its log tells why".into()))??;
-        Ok(StoreThread { store, stop, thread })
+        let store = result.recv().map_err(|_| {
+            Failure::new("the store's thread ended before it had started; its log tells why".into())
+        })??;
+        Ok(StoreThread {
+            store,
+            stop,
+            thread,
+        })
     }
 
     /// Hands leadership over, drains, stops.
     pub fn stop(self) -> Result<(), Failure> {
         // A thread that is gone already is told nothing.
         let _ = self.stop.send(());
-        self.thread.join().map_err(|_| Failure::new("the store's thread panicked while stopping; its log tells where".into()))
+        self.thread.join().map_err(|_| {
+            Failure::new("the store's thread panicked while stopping; its log tells where".into())
+        })
     }
 }

@@ -27,6 +27,11 @@ const _: () = assert!(READ_CHUNK_BYTES + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
 // A chunk holds at most APPEND_ENTRIES_MAX entries, each with at most 32 bytes of index, term and lengths around it.
 const _: () = assert!(APPEND_ENTRIES_MAX as usize * 32 < FRAME_BYTES_MAX - ENTRY_BYTES_MAX);
 
+/// Outcomes of one forwarded batch; the rest of the frame is for their codes. Rows read or deleted by a transaction come
+/// back in its outcome, and there is no bound on them. When full: the largest outcomes are left out ("outcome unknown"),
+/// so that one client's answer does not cost the connection, and with it everybody's.
+pub const FORWARD_OUTCOMES_BYTES_MAX: usize = FRAME_BYTES_MAX - (1 << 20);
+
 /// Body of the first frame of a connection: fixed fields and one short text.
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
 

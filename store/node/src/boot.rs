@@ -39,10 +39,11 @@ impl consensus::Forwarded for FromPeers {
         Box::pin(async move {
             let mut results = Vec::with_capacity(answers.len());
             for answer in answers {
+                // Dropped unanswered: it may have been proposed before. "Stopped" would have it tried again.
                 results.push(
                     answer
                         .await
-                        .unwrap_or(Err(consensus::ProposeError::Stopped)),
+                        .unwrap_or(Err(consensus::ProposeError::Unknown)),
                 );
             }
             results
@@ -252,5 +253,28 @@ async fn publish<E: Env>(shared: Arc<Shared<E>>, name: String, client_urls: Vec<
         {
             E::sleep(Duration::from_millis(200)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barque_store_consensus::Forwarded;
+
+    /// The forwarding member tries a command again that its leader did not propose.
+    #[tokio::test]
+    async fn a_forwarded_command_lost_on_its_way_is_never_said_to_be_unproposed() {
+        let queue = Arc::new(Queue::new());
+        let peers = FromPeers {
+            queue: queue.clone(),
+        };
+        let command = Command::LeaseRevoke { id: LeaseId(1) };
+        let forward = || peers.propose(vec![command.clone()], Instant(u64::MAX));
+        let lost = forward();
+        drop(queue.take());
+        assert_eq!(lost.await, [Err(consensus::ProposeError::Unknown)]);
+        let waiting = forward();
+        queue.close();
+        assert_eq!(waiting.await, [Err(consensus::ProposeError::Stopped)]);
     }
 }

@@ -18,9 +18,12 @@ use crate::{ProposeError, Shared};
 
 type Renewed = Result<(Revision, Option<u64>), ProposeError>;
 
+/// Who waits for one lease, and until when.
+type Waiters = Vec<(Instant, oneshot::Sender<Renewed>)>;
+
 #[derive(Default)]
 pub(crate) struct KeepAlives {
-    waiting: Mutex<BTreeMap<LeaseId, Vec<(Instant, oneshot::Sender<Renewed>)>>>,
+    waiting: Mutex<BTreeMap<LeaseId, Waiters>>,
     arrived: Notify,
 }
 
@@ -29,6 +32,10 @@ impl KeepAlives {
         let (reply, answer) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
+            if waiting.closed {
+                return Err(ProposeError::Stopped);
+            }
+            let waiting = &mut waiting.by_lease;
             if waiting.len() >= KEEP_ALIVES_MAX && !waiting.contains_key(&id) {
                 return Err(ProposeError::TooManyRequests);
             }
@@ -41,6 +48,14 @@ impl KeepAlives {
             Err(_) => Err(ProposeError::Timeout),
         }
     }
+
+    /// Nobody coalesces any more: whoever waits, or comes, is told so at once.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        // Their receivers see the end of the senders.
+        waiting.by_lease.clear();
+    }
 }
 
 /// Turns all renewals of the last [`KEEP_ALIVE_LINGER`] into one entry, again and again.
@@ -48,7 +63,7 @@ pub(crate) async fn coalesce<E: Env>(shared: Arc<Shared<E>>) {
     loop {
         shared.keep_alives.arrived.notified().await;
         E::sleep(KEEP_ALIVE_LINGER).await;
-        let waiting = std::mem::take(&mut *shared.keep_alives.waiting.lock());
+        let waiting = std::mem::take(&mut shared.keep_alives.waiting.lock().by_lease);
         if waiting.is_empty() {
             continue;
         }

@@ -292,6 +292,8 @@ impl<E: Env> Store<E> {
         self.shared.queue.close();
         let tasks = std::mem::take(&mut *self.shared.tasks.lock());
         tasks.iter().for_each(Task::abort);
+        self.shared.readers.close();
+        self.shared.keep_alives.close();
         self.shared.consensus.shutdown().await;
     }
 }

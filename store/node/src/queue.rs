@@ -10,6 +10,7 @@ use std::sync::Arc;
 use barque_store_consensus::{self as consensus, Consensus};
 use barque_store_env::{Env, Instant};
 use barque_store_state::*;
+use futures::future::Either;
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -36,7 +37,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    fn from_peer(&self) -> bool {
+    fn is_forwarded(&self) -> bool {
         matches!(self.reply, Reply::Peer(_))
     }
 }
@@ -64,12 +65,12 @@ impl Inner {
     }
     fn account(&mut self, waiting: &Waiting) {
         self.bytes += cost(&waiting.command);
-        self.peers += usize::from(waiting.from_peer());
+        self.peers += usize::from(waiting.is_forwarded());
     }
     fn pop_front(&mut self) -> Option<Waiting> {
         let waiting = self.waiting.pop_front()?;
         self.bytes -= cost(&waiting.command);
-        self.peers -= usize::from(waiting.from_peer());
+        self.peers -= usize::from(waiting.is_forwarded());
         Some(waiting)
     }
     fn take_all(&mut self) -> VecDeque<Waiting> {
@@ -136,7 +137,7 @@ impl Queue {
     }
 
     /// The next entry's commands.
-    fn take(&self) -> Vec<Waiting> {
+    pub(crate) fn take(&self) -> Vec<Waiting> {
         let mut inner = self.inner.lock();
         let mut taken = Vec::new();
         let mut bytes = 0;
@@ -170,7 +171,7 @@ impl Queue {
         {
             let mut inner = self.inner.lock();
             for waiting in inner.take_all() {
-                if waiting.from_peer() {
+                if waiting.is_forwarded() {
                     out.push((waiting.reply, Err(Failure::NotLeader { leader })));
                 } else if waiting.deadline <= now {
                     out.push((waiting.reply, Err(Failure::Timeout)));
@@ -343,12 +344,14 @@ impl<E: Env> Worker<E> {
                 wake.await;
                 continue;
             }
-            if let futures::future::Either::Left((Some((batch, results)), _)) =
-                futures::future::select(in_flight.next(), wake).await
+            let settled = match futures::future::select(in_flight.next(), wake).await {
+                Either::Left((settled, _)) => settled,
+                Either::Right(_) => None,
+            };
+            if let Some((batch, results)) = settled
+                && self.settle(batch, results)
             {
-                if self.settle(batch, results) {
-                    retry_at = Some(E::now() + LEADER_POLL / 5);
-                }
+                retry_at = Some(E::now() + LEADER_POLL / 5);
             }
         }
     }
@@ -401,7 +404,7 @@ impl<E: Env> Worker<E> {
         for (waiting, result) in batch.into_iter().zip(results) {
             match result {
                 Err(Failure::NotLeader { .. })
-                    if waiting.deadline > now && !waiting.from_peer() =>
+                    if waiting.deadline > now && !waiting.is_forwarded() =>
                 {
                     again.push(waiting)
                 }

@@ -18,8 +18,14 @@ struct Reader {
 }
 
 #[derive(Default)]
+struct Waiting {
+    readers: Vec<Reader>,
+    closed: bool,
+}
+
+#[derive(Default)]
 pub(crate) struct Readers {
-    waiting: Mutex<Vec<Reader>>,
+    waiting: Mutex<Waiting>,
     arrived: Notify,
 }
 
@@ -29,10 +35,13 @@ impl Readers {
         let (reply, answer) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
-            if waiting.len() >= READERS_MAX {
+            if waiting.closed {
+                return Err(ProposeError::Stopped);
+            }
+            if waiting.readers.len() >= READERS_MAX {
                 return Err(ProposeError::TooManyRequests);
             }
-            waiting.push(Reader { deadline, reply });
+            waiting.readers.push(Reader { deadline, reply });
         }
         self.arrived.notify_one();
         match E::timeout_at(deadline, answer).await {
@@ -42,10 +51,18 @@ impl Readers {
         }
     }
 
+    /// Nobody runs rounds any more: whoever waits, or comes, is told so at once.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        // Their receivers see the end of the senders.
+        waiting.readers.clear();
+    }
+
     /// The one task that runs the rounds.
     pub(crate) async fn run<E: Env>(self: Arc<Self>, consensus: Consensus<E>) {
         loop {
-            let readers = std::mem::take(&mut *self.waiting.lock());
+            let readers = std::mem::take(&mut self.waiting.lock().readers);
             if readers.is_empty() {
                 self.arrived.notified().await;
                 continue;

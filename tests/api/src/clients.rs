@@ -14,8 +14,12 @@ use crate::{Cluster, text};
 fn channel(url: &str, ca: &Path, cert: &Path, key: &Path) -> Channel {
     // Several tests of one process may come here; the first one's installation counts.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca))).identity(Identity::from_pem(read(cert), read(key)));
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read(ca)))
+        .identity(Identity::from_pem(read(cert), read(key)));
     Endpoint::from_shared(url.to_owned())
         .and_then(|e| e.connect_timeout(Duration::from_secs(2)).tls_config(tls))
         .expect("a valid endpoint")
@@ -27,7 +31,13 @@ fn channel(url: &str, ca: &Path, cert: &Path, key: &Path) -> Channel {
 impl Cluster {
     fn url(&self, master: &str, which: &str) -> String {
         let status = self.status();
-        let row = status["masters"].as_array().expect("masters").iter().find(|m| m["name"] == master).expect("that master").clone();
+        let row = status["masters"]
+            .as_array()
+            .expect("masters")
+            .iter()
+            .find(|m| m["name"] == master)
+            .expect("that master")
+            .clone();
         text(&row[which])
     }
 
@@ -35,12 +45,23 @@ impl Cluster {
     pub fn objects(&self, master: &str) -> ObjectsClient<Channel> {
         let pki = self.dir().join("pki");
         let url = self.url(master, "kubernetes");
-        ObjectsClient::new(channel(&url, &pki.join("cluster-ca.crt"), &pki.join("admin.crt"), &pki.join("admin.key"))).max_decoding_message_size(256 << 20)
+        ObjectsClient::new(channel(
+            &url,
+            &pki.join("cluster-ca.crt"),
+            &pki.join("admin.crt"),
+            &pki.join("admin.key"),
+        ))
+        .max_decoding_message_size(256 << 20)
     }
 
     fn etcd(&self, master: &str) -> Channel {
         let pki = self.dir().join("pki/store");
-        channel(&self.url(master, "etcd"), &pki.join("store-ca.crt"), &pki.join("client.crt"), &pki.join("client.key"))
+        channel(
+            &self.url(master, "etcd"),
+            &pki.join("store-ca.crt"),
+            &pki.join("client.crt"),
+            &pki.join("client.key"),
+        )
     }
 
     pub fn etcd_watch(&self, master: &str) -> WatchClient<Channel> {
@@ -53,5 +74,9 @@ impl Cluster {
 }
 
 pub fn resource(group: &str, version: &str, resource: &str) -> Resource {
-    Resource { group: group.into(), version: version.into(), resource: resource.into() }
+    Resource {
+        group: group.into(),
+        version: version.into(),
+        resource: resource.into(),
+    }
 }

@@ -21,11 +21,21 @@ pub fn barque() -> &'static Path {
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
-            .args(["build", "--package", "barque", "--message-format", "json-render-diagnostics"])
+            .args([
+                "build",
+                "--package",
+                "barque",
+                "--message-format",
+                "json-render-diagnostics",
+            ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .expect("cargo runs, it has just run this test");
-        assert!(output.status.success(), "barque does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "barque does not build:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let messages = String::from_utf8_lossy(&output.stdout);
         messages
             .lines()
@@ -43,9 +53,22 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn up(masters: usize, workers: usize) -> Cluster {
-        let cluster = Cluster { dir: tempfile::Builder::new().prefix("barque-test-").tempdir().expect("a temporary directory") };
-        let output = cluster.start_missing_with(&["--masters", &masters.to_string(), "--workers", &workers.to_string()]);
-        assert!(output.contains("ready in"), "barque up says when it is ready: {output}");
+        let cluster = Cluster {
+            dir: tempfile::Builder::new()
+                .prefix("barque-test-")
+                .tempdir()
+                .expect("a temporary directory"),
+        };
+        let output = cluster.start_missing_with(&[
+            "--masters",
+            &masters.to_string(),
+            "--workers",
+            &workers.to_string(),
+        ]);
+        assert!(
+            output.contains("ready in"),
+            "barque up says when it is ready: {output}"
+        );
         cluster
     }
 
@@ -59,15 +82,32 @@ impl Cluster {
     }
 
     fn start_missing_with(&self, more: &[&str]) -> String {
-        let output = Command::new(barque()).args(["up", "--detach", "--dir"]).arg(self.dir()).args(more).output().expect("barque runs");
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(barque())
+            .args(["up", "--detach", "--dir"])
+            .arg(self.dir())
+            .args(more)
+            .output()
+            .expect("barque runs");
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(output.status.success(), "barque up failed: {text}");
         text
     }
 
     pub fn status(&self) -> Value {
-        let output = Command::new(barque()).args(["status", "-o", "json", "--dir"]).arg(self.dir()).output().expect("barque runs");
-        assert!(output.status.success(), "barque status failed: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(barque())
+            .args(["status", "-o", "json", "--dir"])
+            .arg(self.dir())
+            .output()
+            .expect("barque runs");
+        assert!(
+            output.status.success(),
+            "barque status failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice(&output.stdout).expect("status -o json prints JSON")
     }
 
@@ -75,25 +115,45 @@ impl Cluster {
     pub fn leader(&self) -> String {
         let mut found = None;
         eventually(Duration::from_secs(20), "a master leads", || {
-            found = self.status()["masters"].as_array().expect("masters").iter().find(|m| m["leader"] == true).map(|m| text(&m["name"]));
+            found = self.status()["masters"]
+                .as_array()
+                .expect("masters")
+                .iter()
+                .find(|m| m["leader"] == true)
+                .map(|m| text(&m["name"]));
             found.is_some()
         });
         found.expect("just found")
     }
 
     pub fn masters(&self) -> Vec<String> {
-        self.status()["masters"].as_array().expect("masters").iter().map(|m| text(&m["name"])).collect()
+        self.status()["masters"]
+            .as_array()
+            .expect("masters")
+            .iter()
+            .map(|m| text(&m["name"]))
+            .collect()
     }
 
     /// kill -9 of that process; returns once it is gone.
     pub fn kill(&self, name: &str) {
         let status = self.status();
-        let rows = status["masters"].as_array().into_iter().chain(status["agents"].as_array()).flatten();
-        let pid = rows.clone().find(|row| row["name"] == name).and_then(|row| row["pid"].as_i64()).unwrap_or_else(|| panic!("{name} runs"));
+        let rows = status["masters"]
+            .as_array()
+            .into_iter()
+            .chain(status["agents"].as_array())
+            .flatten();
+        let pid = rows
+            .clone()
+            .find(|row| row["name"] == name)
+            .and_then(|row| row["pid"].as_i64())
+            .unwrap_or_else(|| panic!("{name} runs"));
         let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the process is ours");
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
+            .expect("the process is ours");
         eventually(Duration::from_secs(5), "the killed process is gone", || {
-            std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+            std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .map_or(true, |stat| stat.contains(") Z "))
         });
     }
 
@@ -107,11 +167,17 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             self.print_logs();
         }
-        let output = Command::new(barque()).args(["down", "--dir"]).arg(self.dir()).output();
+        let output = Command::new(barque())
+            .args(["down", "--dir"])
+            .arg(self.dir())
+            .output();
         if let Ok(output) = output
             && !output.status.success()
         {
-            eprintln!("barque down failed: {}", String::from_utf8_lossy(&output.stderr));
+            eprintln!(
+                "barque down failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
 }
@@ -119,30 +185,49 @@ impl Drop for Cluster {
 impl Cluster {
     fn print_logs(&self) {
         const LINES: usize = 25;
-        let Ok(entries) = std::fs::read_dir(self.dir().join("logs")) else { return };
+        let Ok(entries) = std::fs::read_dir(self.dir().join("logs")) else {
+            return;
+        };
         for entry in entries.flatten() {
-            let Ok(log) = std::fs::read_to_string(entry.path()) else { continue };
+            let Ok(log) = std::fs::read_to_string(entry.path()) else {
+                continue;
+            };
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("--- {}\n{}", entry.path().display(), lines[lines.len().saturating_sub(LINES)..].join("\n"));
+            eprintln!(
+                "--- {}\n{}",
+                entry.path().display(),
+                lines[lines.len().saturating_sub(LINES)..].join("\n")
+            );
         }
     }
 }
 
 /// A JSON string's text.
 pub fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("a string, not {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("a string, not {value}"))
+        .to_owned()
 }
 
 /// Polls until `true`, or fails with what was waited for.
 pub fn eventually(within: Duration, what: &str, mut check: impl FnMut() -> bool) {
     let deadline = Instant::now() + within;
     while !check() {
-        assert!(Instant::now() < deadline, "not within {} s: {what}", within.as_secs());
+        assert!(
+            Instant::now() < deadline,
+            "not within {} s: {what}",
+            within.as_secs()
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
 /// Both streams of a finished command, for messages.
 pub fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }

@@ -33,6 +33,18 @@ fn compare(members: usize) {
         barque.len(),
         "both went through the same script"
     );
+    // Two clusters that answer nothing are equal too.
+    let succeeded = |entries: &[Entry]| {
+        entries
+            .iter()
+            .filter(|e| e.lines.last().is_some_and(|l| l == "exit status Some(0)"))
+            .count()
+    };
+    assert!(
+        succeeded(&etcd) > 70,
+        "only {} commands succeeded against etcd",
+        succeeded(&etcd)
+    );
     let mut differences = String::new();
     for (etcd, barque) in etcd.iter().zip(&barque) {
         if etcd.lines != barque.lines {

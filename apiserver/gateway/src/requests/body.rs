@@ -3,14 +3,14 @@
 //! Not here: defaults, validation of meaning.
 
 use barque_apiserver_schema::{self as schema, Kind};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::negotiate::media_type;
 use super::options::FieldValidation;
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, BODY_DISCARDED_MAX};
 use crate::status::ApiError;
 
 /// Why a body broke off.
@@ -28,7 +28,7 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
-    /// Reads all of it; stops reading where it becomes too large.
+    /// Reads all of it.
     pub async fn read(self) -> Result<Bytes, ApiError> {
         let stream = match self {
             RequestBody::Bytes(bytes) if bytes.len() > BODY_BYTES_MAX => {
@@ -37,14 +37,36 @@ impl RequestBody {
             RequestBody::Bytes(bytes) => return Ok(bytes),
             RequestBody::Stream(stream) => stream,
         };
-        match Limited::new(stream, BODY_BYTES_MAX).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large()),
-            Err(error) => Err(ApiError::bad_request(format!(
-                "unable to read the body of the request: {error}"
-            ))),
+        collect(stream).await
+    }
+}
+
+/// Reads the body into one piece. What is too large is read on and dropped, up to a bound: a client that reads no
+/// answer before it has sent everything would otherwise see a broken stream instead of the refusal.
+async fn collect(mut stream: UnsyncBoxBody<Bytes, BodyError>) -> Result<Bytes, ApiError> {
+    let mut body = BytesMut::new();
+    let mut seen = 0;
+    while let Some(frame) = stream.frame().await {
+        let frame = frame.map_err(|error| {
+            ApiError::bad_request(format!("unable to read the body of the request: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue; // trailers
+        };
+        seen += data.len();
+        if seen > BODY_DISCARDED_MAX {
+            break;
+        }
+        if seen <= BODY_BYTES_MAX {
+            body.extend_from_slice(&data);
+        } else {
+            body = BytesMut::new();
         }
     }
+    if seen > BODY_BYTES_MAX {
+        return Err(ApiError::body_too_large());
+    }
+    Ok(body.freeze())
 }
 
 /// An object from a body, and the warnings the client is owed.

@@ -15,7 +15,7 @@ use super::object::Stored;
 use super::{
     CompareAndWrite, Consistency, Read, Rows, Storage, StorageError, Write, Written, keys, versions,
 };
-use crate::limits::WRITE_ATTEMPTS_MAX;
+use crate::limits::{STORE_WRITE_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::status::{About, ApiError};
 
 /// An object as it was read, for a decision.
@@ -230,6 +230,9 @@ impl Objects {
         Err(ApiError::modified(about))
     }
 
+    /// Writes for as long as it takes to know what became of it: a leader that died may or may not have carried the
+    /// transaction out, and asking again is safe, because it is carried out on exactly one state. If it was, the second
+    /// try loses against our own row.
     async fn write(
         &self,
         resource: &Resource,
@@ -238,7 +241,10 @@ impl Objects {
         value: Option<Bytes>,
     ) -> Result<Written, ApiError> {
         let lives_on_lease = value.is_some() && resource.kind.kind == "Event";
-        for last_attempt in [false, true] {
+        let mut unknown = false;
+        let mut attempts_left = STORE_WRITE_ATTEMPTS_MAX;
+        loop {
+            attempts_left -= 1;
             let lease = if lives_on_lease {
                 self.leases
                     .lease(self.storage.as_ref())
@@ -260,14 +266,44 @@ impl Objects {
                 write,
             };
             match self.storage.write(request).await {
+                Err(StorageError::OutcomeUnknown(why)) if attempts_left > 0 => {
+                    tracing::debug!(why, key = %String::from_utf8_lossy(key), "asking again");
+                    unknown = true;
+                }
                 // The lease may be gone (a restored store): once more with a new one.
-                Err(StorageError::Refused(_)) if lives_on_lease && !last_attempt => {
+                Err(StorageError::Refused(_)) if lives_on_lease && attempts_left > 0 => {
                     self.leases.forget(lease).await;
+                }
+                // A write that may have happened is not to be called undone.
+                Err(StorageError::NotDone(why)) if unknown => {
+                    return Err(ApiError::storage(&StorageError::OutcomeUnknown(why)));
+                }
+                Ok(Written::Lost { current }) if unknown => {
+                    return self.own_or_lost(current, value).await;
                 }
                 answer => return answer.map_err(|error| ApiError::storage(&error)),
             }
         }
-        unreachable!("the second attempt returns")
+    }
+
+    /// A write lost after one of unknown outcome: to ourselves, if what is there is what we wrote.
+    async fn own_or_lost(
+        &self,
+        current: Vec<Option<Arc<KeyValue>>>,
+        value: Option<Bytes>,
+    ) -> Result<Written, ApiError> {
+        match (current.first().cloned().flatten(), value) {
+            (Some(row), Some(value)) if row.value == value => Ok(Written::Done {
+                revision: row.mod_revision,
+            }),
+            // Deleted, by us or by somebody at the same time; a tombstone does not say when.
+            (None, None) => {
+                let revision = self.storage.revision(Consistency::Local).await;
+                let revision = revision.map_err(|error| ApiError::storage(&error))?;
+                Ok(Written::Done { revision })
+            }
+            _ => Ok(Written::Lost { current }),
+        }
     }
 }
 

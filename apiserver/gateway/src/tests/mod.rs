@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod deletion;
+mod leader_loss;
 mod lists;
 mod objects;
 mod permissions;
@@ -21,11 +22,12 @@ use crate::discovery::{Discovery, Readiness};
 use crate::housekeeping;
 use crate::pipeline::Pipeline;
 use crate::rest::{Body, Rest, full};
+use crate::storage::Storage;
 use crate::storage::memory::Memory;
 
-pub struct World {
+pub struct World<S = Memory> {
     rest: Rest,
-    pub storage: Arc<Memory>,
+    pub storage: Arc<S>,
     pub stop: watch::Sender<bool>,
 }
 
@@ -71,11 +73,15 @@ fn clock() -> jiff::Timestamp {
 
 impl World {
     pub async fn new() -> World {
-        let storage = Arc::new(Memory::new());
+        Self::on(Arc::new(Memory::new())).await
+    }
+
+    /// On a storage that may misbehave.
+    pub async fn on<S: Storage>(storage: Arc<S>) -> World<S> {
         let (stop, stopping) = watch::channel(false);
         let pipeline = Arc::new(Pipeline::new(storage.clone(), clock, stopping));
-        let (done, bootstrapped) = watch::channel(false);
-        housekeeping::bootstrap(pipeline.clone(), done).await;
+        housekeeping::bootstrap(&pipeline).await;
+        let (_, bootstrapped) = watch::channel(true);
         let discovery = Discovery::new("127.0.0.1:6443", Readiness { bootstrapped });
         World {
             rest: Rest::new(pipeline, discovery),
@@ -83,7 +89,9 @@ impl World {
             stop,
         }
     }
+}
 
+impl<S> World<S> {
     pub async fn raw(
         &self,
         user: Option<&User>,

@@ -84,10 +84,24 @@ impl Cluster {
         let mut ports = free_ports(masters * 3)?.into_iter();
         let mut next = || ports.next().expect("three per master were asked for");
         let masters = (1..=masters)
-            .map(|n| Master { name: format!("master-{n}"), gateway_port: next(), client_port: next(), peer_port: next() })
+            .map(|n| Master {
+                name: format!("master-{n}"),
+                gateway_port: next(),
+                client_port: next(),
+                peer_port: next(),
+            })
             .collect();
-        let workers = (1..=workers).map(|n| Worker { name: format!("worker-{n}") }).collect();
-        Ok(Cluster { format: FORMAT, masters, workers, processes: Default::default() })
+        let workers = (1..=workers)
+            .map(|n| Worker {
+                name: format!("worker-{n}"),
+            })
+            .collect();
+        Ok(Cluster {
+            format: FORMAT,
+            masters,
+            workers,
+            processes: Default::default(),
+        })
     }
 
     /// The cluster of that directory, if there is one.
@@ -96,10 +110,18 @@ impl Cluster {
         if !path.exists() {
             return Ok(None);
         }
-        let cluster: Cluster = serde_json::from_str(&pki::read(&path)?)
-            .map_err(|cause| Failure::new(format!("{} is not a cluster description: {cause}; remove the directory to start afresh", path.display())))?;
+        let cluster: Cluster = serde_json::from_str(&pki::read(&path)?).map_err(|cause| {
+            Failure::new(format!(
+                "{} is not a cluster description: {cause}; remove the directory to start afresh",
+                path.display()
+            ))
+        })?;
         if cluster.format > FORMAT {
-            return Err(Failure::new(format!("{} was written by a newer barque (format {}); use that one", path.display(), cluster.format)));
+            return Err(Failure::new(format!(
+                "{} was written by a newer barque (format {}); use that one",
+                path.display(),
+                cluster.format
+            )));
         }
         Ok(Some(cluster))
     }
@@ -116,9 +138,16 @@ impl Cluster {
 
 /// Ports nobody listens on now. All are held at once, so they differ; they are free again when this returns.
 fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
-    let failed = |cause: std::io::Error| Failure::new(format!("no free port on 127.0.0.1: {cause}"));
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().map_err(failed)?;
-    held.iter().map(|l| l.local_addr().map(|a| a.port())).collect::<Result<_, _>>().map_err(failed)
+    let failed =
+        |cause: std::io::Error| Failure::new(format!("no free port on 127.0.0.1: {cause}"));
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    held.iter()
+        .map(|l| l.local_addr().map(|a| a.port()))
+        .collect::<Result<_, _>>()
+        .map_err(failed)
 }
 
 #[cfg(test)]
@@ -130,13 +159,23 @@ mod tests {
         let pid = i32::try_from(std::process::id()).expect("a pid fits");
         let started = start_time(pid).expect("this process runs");
         assert!(Process { pid, started }.runs());
-        assert!(!Process { pid, started: started + 1 }.runs());
+        assert!(
+            !Process {
+                pid,
+                started: started + 1
+            }
+            .runs()
+        );
     }
 
     #[test]
     fn a_plan_has_distinct_ports() {
         let cluster = Cluster::plan(3, 2).expect("ports are free");
-        let mut ports: Vec<u16> = cluster.masters.iter().flat_map(|m| [m.gateway_port, m.client_port, m.peer_port]).collect();
+        let mut ports: Vec<u16> = cluster
+            .masters
+            .iter()
+            .flat_map(|m| [m.gateway_port, m.client_port, m.peer_port])
+            .collect();
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 9);

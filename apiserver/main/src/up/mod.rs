@@ -11,8 +11,8 @@ use nix::fcntl::{Flock, FlockArg};
 pub mod layout;
 mod plan;
 pub use plan::certificates;
-mod processes;
 pub mod probe;
+mod processes;
 
 use crate::{Failure, kubeconfig, pki, signals};
 use layout::Cluster;
@@ -56,21 +56,35 @@ fn masters(text: &str) -> Result<usize, String> {
 /// Keeps a second `up` or `down` off the same directory while this one works.
 fn lock(dir: &Path) -> Result<Flock<std::fs::File>, Failure> {
     let path = dir.join("lock");
-    let file = std::fs::File::create(&path).map_err(|cause| Failure::new(format!("cannot create {}: {cause}", path.display())))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| Failure::new(format!("another barque up or down works on {} now", dir.display())))
+    let file = std::fs::File::create(&path)
+        .map_err(|cause| Failure::new(format!("cannot create {}: {cause}", path.display())))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Failure::new(format!(
+            "another barque up or down works on {} now",
+            dir.display()
+        ))
+    })
 }
 
 pub fn up(flags: UpFlags) -> Result<(), Failure> {
     let begun = Instant::now();
-    std::fs::create_dir_all(&flags.dir).map_err(|cause| Failure::new(format!("cannot create {}: {cause}", flags.dir.display())))?;
-    let dir = std::fs::canonicalize(&flags.dir).map_err(|cause| Failure::new(format!("cannot find {}: {cause}", flags.dir.display())))?;
+    std::fs::create_dir_all(&flags.dir)
+        .map_err(|cause| Failure::new(format!("cannot create {}: {cause}", flags.dir.display())))?;
+    let dir = std::fs::canonicalize(&flags.dir)
+        .map_err(|cause| Failure::new(format!("cannot find {}: {cause}", flags.dir.display())))?;
     let working = lock(&dir)?;
     let mut cluster = match Cluster::load(&dir)? {
         Some(cluster) => {
-            println!("cluster in {} exists: starting what does not run", dir.display());
+            println!(
+                "cluster in {} exists: starting what does not run",
+                dir.display()
+            );
             if cluster.masters.len() != flags.masters || cluster.workers.len() != flags.workers {
-                println!("  it has {} masters and {} workers; --masters and --workers count only for a new one", cluster.masters.len(), cluster.workers.len());
+                println!(
+                    "  it has {} masters and {} workers; --masters and --workers count only for a new one",
+                    cluster.masters.len(),
+                    cluster.workers.len()
+                );
             }
             cluster
         }
@@ -86,11 +100,20 @@ pub fn up(flags: UpFlags) -> Result<(), Failure> {
         tokio::pin!(stop);
         let started = async {
             for command in plan::commands(&dir, &cluster.clone(), &files) {
-                if cluster.processes.get(&command.name).is_some_and(layout::Process::runs) {
+                if cluster
+                    .processes
+                    .get(&command.name)
+                    .is_some_and(layout::Process::runs)
+                {
                     continue;
                 }
                 let process = processes::start(&command)?;
-                println!("  {:<14} pid {:<8} {}", command.name, process.pid, command.log.display());
+                println!(
+                    "  {:<14} pid {:<8} {}",
+                    command.name,
+                    process.pid,
+                    command.log.display()
+                );
                 cluster.processes.insert(command.name.clone(), process);
                 cluster.save(&dir)?;
             }
@@ -113,7 +136,12 @@ pub fn up(flags: UpFlags) -> Result<(), Failure> {
         }
         println!("ready in {:.1} s", begun.elapsed().as_secs_f64());
         for master in &cluster.masters {
-            println!("  {}   kubernetes {}   etcd {}", master.name, master.gateway_url(), master.client_url());
+            println!(
+                "  {}   kubernetes {}   etcd {}",
+                master.name,
+                master.gateway_url(),
+                master.client_url()
+            );
         }
         println!("export KUBECONFIG={}", dir.join("kubeconfig").display());
         if flags.detach {
@@ -136,23 +164,43 @@ pub fn down(flags: DownFlags) -> Result<(), Failure> {
         println!("no cluster in {}", flags.dir.display());
         return Ok(());
     }
-    let dir = std::fs::canonicalize(&flags.dir).map_err(|cause| Failure::new(format!("cannot find {}: {cause}", flags.dir.display())))?;
+    let dir = std::fs::canonicalize(&flags.dir)
+        .map_err(|cause| Failure::new(format!("cannot find {}: {cause}", flags.dir.display())))?;
     let found = Cluster::load(&dir)?;
     let Some(mut cluster) = found else {
-        return Err(Failure::new(format!("{} holds no cluster of barque up; nothing was touched", dir.display())));
+        return Err(Failure::new(format!(
+            "{} holds no cluster of barque up; nothing was touched",
+            dir.display()
+        )));
     };
     let _working = lock(&dir)?;
     processes::stop_all(&dir, &mut cluster)?;
     if flags.clean {
-        std::fs::remove_dir_all(&dir).map_err(|cause| Failure::new(format!("cannot remove {}: {cause}", dir.display())))?;
+        std::fs::remove_dir_all(&dir)
+            .map_err(|cause| Failure::new(format!("cannot remove {}: {cause}", dir.display())))?;
         println!("removed {}", dir.display());
     }
     Ok(())
 }
 
-fn write_kubeconfig(dir: &Path, cluster: &Cluster, files: &plan::Certificates) -> Result<(), Failure> {
-    let servers: Vec<kubeconfig::Server> =
-        cluster.masters.iter().map(|m| kubeconfig::Server { name: m.name.clone(), url: m.gateway_url() }).collect();
-    let text = kubeconfig::render(&servers, &pki::read(&files.cluster_ca)?, &pki::read(&files.admin.cert)?, &pki::read(&files.admin.key)?);
+fn write_kubeconfig(
+    dir: &Path,
+    cluster: &Cluster,
+    files: &plan::Certificates,
+) -> Result<(), Failure> {
+    let servers: Vec<kubeconfig::Server> = cluster
+        .masters
+        .iter()
+        .map(|m| kubeconfig::Server {
+            name: m.name.clone(),
+            url: m.gateway_url(),
+        })
+        .collect();
+    let text = kubeconfig::render(
+        &servers,
+        &pki::read(&files.cluster_ca)?,
+        &pki::read(&files.admin.cert)?,
+        &pki::read(&files.admin.key)?,
+    );
     pki::write(&dir.join("kubeconfig"), &text, 0o600)
 }

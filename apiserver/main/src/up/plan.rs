@@ -26,11 +26,25 @@ pub fn certificates(dir: &Path, cluster: &Cluster) -> Result<Certificates, Failu
     let authority = Authority::open(&pki, "cluster-ca", "barque-cluster-ca")?;
     let store = Authority::open(&pki.join("store"), "store-ca", "barque-store-ca")?;
     let client = |file: &str, user: &str, groups: &[&str]| {
-        authority.issue(&Leaf { file, common_name: user, organizations: groups, names: &[], server: false, client: true })
+        authority.issue(&Leaf {
+            file,
+            common_name: user,
+            organizations: groups,
+            names: &[],
+            server: false,
+            client: true,
+        })
     };
     let mut masters = Vec::new();
     for master in &cluster.masters {
-        let names = ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", &master.name];
+        let names = [
+            "localhost",
+            "127.0.0.1",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            &master.name,
+        ];
         let gateway = authority.issue(&Leaf {
             file: &format!("gateway-{}", master.name),
             common_name: "kube-apiserver",
@@ -51,13 +65,24 @@ pub fn certificates(dir: &Path, cluster: &Cluster) -> Result<Certificates, Failu
     }
     let mut kubelets = Vec::new();
     for worker in &cluster.workers {
-        kubelets.push(client(&format!("kubelet-{}", worker.name), &format!("system:node:{}", worker.name), &["system:nodes"])?);
+        kubelets.push(client(
+            &format!("kubelet-{}", worker.name),
+            &format!("system:node:{}", worker.name),
+            &["system:nodes"],
+        )?);
     }
     Ok(Certificates {
         admin: client("admin", "kubernetes-admin", &["system:masters"])?,
         scheduler: client("scheduler", "system:kube-scheduler", &[])?,
         controller: client("controller", "system:kube-controller-manager", &[])?,
-        store_client: store.issue(&Leaf { file: "client", common_name: "root", organizations: &[], names: &[], server: false, client: true })?,
+        store_client: store.issue(&Leaf {
+            file: "client",
+            common_name: "root",
+            organizations: &[],
+            names: &[],
+            server: false,
+            client: true,
+        })?,
         cluster_ca: authority.cert.clone(),
         store_ca: store.cert.clone(),
         masters,
@@ -79,9 +104,23 @@ fn flag(args: &mut Vec<String>, name: &str, value: impl AsRef<std::ffi::OsStr>) 
 
 /// All processes in the order of their start: masters, then what needs them.
 pub fn commands(dir: &Path, cluster: &Cluster, files: &Certificates) -> Vec<Command> {
-    let command = |name: &str, args: Vec<String>| Command { name: name.to_owned(), args, log: dir.join("logs").join(format!("{name}.log")) };
-    let initial_cluster = cluster.masters.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect::<Vec<_>>().join(",");
-    let endpoints = cluster.masters.iter().map(crate::up::layout::Master::gateway_url).collect::<Vec<_>>().join(",");
+    let command = |name: &str, args: Vec<String>| Command {
+        name: name.to_owned(),
+        args,
+        log: dir.join("logs").join(format!("{name}.log")),
+    };
+    let initial_cluster = cluster
+        .masters
+        .iter()
+        .map(|m| format!("{}={}", m.name, m.peer_url()))
+        .collect::<Vec<_>>()
+        .join(",");
+    let endpoints = cluster
+        .masters
+        .iter()
+        .map(crate::up::layout::Master::gateway_url)
+        .collect::<Vec<_>>()
+        .join(",");
     let mut all = Vec::new();
     for (master, (gateway, member)) in cluster.masters.iter().zip(&files.masters) {
         let mut args = vec!["server".to_owned()];
@@ -96,10 +135,18 @@ pub fn commands(dir: &Path, cluster: &Cluster, files: &Certificates) -> Vec<Comm
         for prefix in ["", "peer-"] {
             flag(&mut args, &format!("{prefix}cert-file"), &member.cert);
             flag(&mut args, &format!("{prefix}key-file"), &member.key);
-            flag(&mut args, &format!("{prefix}trusted-ca-file"), &files.store_ca);
+            flag(
+                &mut args,
+                &format!("{prefix}trusted-ca-file"),
+                &files.store_ca,
+            );
         }
         args.push("--client-cert-auth".into());
-        flag(&mut args, "listen", format!("127.0.0.1:{}", master.gateway_port));
+        flag(
+            &mut args,
+            "listen",
+            format!("127.0.0.1:{}", master.gateway_port),
+        );
         flag(&mut args, "tls-cert-file", &gateway.cert);
         flag(&mut args, "tls-private-key-file", &gateway.key);
         flag(&mut args, "client-ca-file", &files.cluster_ca);
@@ -114,7 +161,10 @@ pub fn commands(dir: &Path, cluster: &Cluster, files: &Certificates) -> Vec<Comm
         args
     };
     for master in &cluster.masters {
-        for (kind, pair) in [("scheduler", &files.scheduler), ("controller", &files.controller)] {
+        for (kind, pair) in [
+            ("scheduler", &files.scheduler),
+            ("controller", &files.controller),
+        ] {
             let mut args = agent(kind, pair);
             flag(&mut args, "identity", &master.name);
             let number = master.name.trim_start_matches("master-");

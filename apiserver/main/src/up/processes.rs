@@ -19,12 +19,17 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Starts `barque ARGS...` in a process group of its own, so that a terminal's Ctrl-C reaches only `barque up`.
 pub fn start(command: &Command) -> Result<Process, Failure> {
-    let failed = |cause: std::io::Error| Failure::new(format!("cannot start {}: {cause}", command.name));
+    let failed =
+        |cause: std::io::Error| Failure::new(format!("cannot start {}: {cause}", command.name));
     let program = std::env::current_exe().map_err(failed)?;
     if let Some(parent) = command.log.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
-    let log = OpenOptions::new().create(true).append(true).open(&command.log).map_err(failed)?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&command.log)
+        .map_err(failed)?;
     let child = OsCommand::new(program)
         .args(&command.args)
         .stdin(Stdio::null())
@@ -34,14 +39,22 @@ pub fn start(command: &Command) -> Result<Process, Failure> {
         .spawn()
         .map_err(failed)?;
     let pid = i32::try_from(child.id()).expect("the kernel's pids fit");
-    let started = start_time(pid).ok_or_else(|| Failure::new(format!("{} ended at once; its log is {}", command.name, command.log.display())))?;
+    let started = start_time(pid).ok_or_else(|| {
+        Failure::new(format!(
+            "{} ended at once; its log is {}",
+            command.name,
+            command.log.display()
+        ))
+    })?;
     Ok(Process { pid, started })
 }
 
 /// Asks the processes to stop, agents first so that they can still write their last words, and kills what does not.
 pub fn stop_all(dir: &Path, cluster: &mut Cluster) -> Result<(), Failure> {
-    let (masters, agents): (Vec<_>, Vec<_>) =
-        cluster.running().map(|(name, p)| (name.clone(), *p)).partition(|(name, _)| cluster.masters.iter().any(|m| m.name == *name));
+    let (masters, agents): (Vec<_>, Vec<_>) = cluster
+        .running()
+        .map(|(name, p)| (name.clone(), *p))
+        .partition(|(name, _)| cluster.masters.iter().any(|m| m.name == *name));
     for group in [agents, masters] {
         for (_, process) in &group {
             signal(process, Signal::SIGTERM);
@@ -52,7 +65,11 @@ pub fn stop_all(dir: &Path, cluster: &mut Cluster) -> Result<(), Failure> {
                 std::thread::sleep(Duration::from_millis(10));
             }
             if runs(process) {
-                eprintln!("{name} (pid {}) did not stop within {} s and is killed", process.pid, STOP_WITHIN.as_secs());
+                eprintln!(
+                    "{name} (pid {}) did not stop within {} s and is killed",
+                    process.pid,
+                    STOP_WITHIN.as_secs()
+                );
                 signal(process, Signal::SIGKILL);
                 while runs(process) {
                     std::thread::sleep(Duration::from_millis(5));

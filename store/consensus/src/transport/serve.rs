@@ -358,7 +358,7 @@ async fn forward<E: Env>(served: &Served<E>, frame: &Frame) -> Answered {
     Ok(Frame::encode(
         Kind::ForwardReply,
         frame.id,
-        &ForwardReplyBody::new(results),
+        &ForwardReplyBody::new(results, limits::FORWARD_OUTCOMES_BYTES_MAX),
     ))
 }
 

@@ -393,7 +393,33 @@ impl ErrorBody {
 }
 
 impl ForwardReplyBody {
-    pub fn new(results: Vec<Result<Outcome, ProposeError>>) -> Self {
+    /// Results whose outcomes take more than `max` bytes together lose the largest of them: those are told as unknown.
+    pub fn new(mut results: Vec<Result<Outcome, ProposeError>>, max: usize) -> Self {
+        let mut body = ForwardReplyBody::of(&results);
+        if body.outcomes.len() > max {
+            let alone = |result: &Result<Outcome, ProposeError>| match result {
+                Ok(outcome) => wire::encode_outcomes(std::slice::from_ref(outcome)).len(),
+                Err(_) => 0,
+            };
+            let mut sizes: Vec<(usize, usize)> = results.iter().map(alone).zip(0..).collect();
+            sizes.sort_unstable();
+            // Each alone counts the few bytes around it: the sum is never less than what they take together.
+            let mut sum: usize = sizes.iter().map(|(size, _)| size).sum();
+            while sum > max
+                && let Some((size, i)) = sizes.pop()
+            {
+                results[i] = Err(ProposeError::Unknown);
+                sum -= size;
+            }
+            tracing::warn!(
+                bytes = body.outcomes.len(),
+                "the answers to forwarded commands are too long for one frame; the longest are left out"
+            );
+            body = ForwardReplyBody::of(&results);
+        }
+        body
+    }
+    fn of(results: &[Result<Outcome, ProposeError>]) -> Self {
         let mut codes = Vec::with_capacity(results.len());
         let mut outcomes = Vec::with_capacity(results.len());
         let mut leader = None;
@@ -401,11 +427,11 @@ impl ForwardReplyBody {
             match result {
                 Ok(outcome) => {
                     codes.push(0);
-                    outcomes.push(outcome);
+                    outcomes.push(outcome.clone());
                 }
                 Err(e) => {
-                    codes.push(code_of(&e) as u32);
-                    leader = leader.or(leader_of(&e));
+                    codes.push(code_of(e) as u32);
+                    leader = leader.or(leader_of(e));
                 }
             }
         }
@@ -429,5 +455,43 @@ impl ForwardReplyBody {
             });
         }
         outcomes.next().is_none().then_some(results)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use barque_store_state::{Answer, KeyValue, Revision};
+
+    use super::*;
+
+    #[test]
+    fn an_answer_too_long_for_a_frame_is_unknown_and_costs_no_other() {
+        let deleted = |bytes: usize| {
+            Ok(Outcome {
+                revision: Revision(3),
+                result: Ok(Answer::DeleteRange {
+                    deleted: 1,
+                    prev: vec![Arc::new(KeyValue {
+                        value: vec![7; bytes].into(),
+                        ..KeyValue::default()
+                    })],
+                }),
+            })
+        };
+        let results = vec![
+            deleted(100),
+            deleted(5000),
+            Err(ProposeError::Busy),
+            deleted(700),
+        ];
+        let whole = ForwardReplyBody::new(results.clone(), 10_000);
+        assert_eq!(whole.results(4), Some(results.clone()));
+        let cut = ForwardReplyBody::new(results.clone(), 1000);
+        assert!(cut.outcomes.len() <= 1000);
+        let mut told = results;
+        told[1] = Err(ProposeError::Unknown);
+        assert_eq!(cut.results(4), Some(told));
     }
 }

@@ -66,10 +66,10 @@ impl Program {
         }
     }
 
-    /// A real etcd: `BARQUE_PEER_ETCD`, the newer package where it was unpacked, or the one installed.
+    /// A real etcd: `BARQUE_PEER_ETCD`, the newer package where `tests/peers.sh` put it, or the one installed.
     pub fn etcd() -> Program {
         let given = std::env::var_os("BARQUE_PEER_ETCD").map(PathBuf::from);
-        let unpacked = PathBuf::from("/root/peer-etcd/usr/bin/etcd");
+        let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.peer/usr/bin/etcd");
         let installed = std::env::var_os("PATH").and_then(|path| {
             std::env::split_paths(&path)
                 .map(|dir| dir.join("etcd"))

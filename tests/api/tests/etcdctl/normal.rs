@@ -1,5 +1,5 @@
-//! What two equal clusters may still say differently: lease ids, times, raft's counters, sizes, who leads. Nothing else is
-//! touched; member and cluster ids, revisions, counts, hashes and texts are compared as they are.
+//! What two equal clusters may still say differently: lease ids, the order of a lease's keys, times, raft's counters, sizes, who
+//! leads. Nothing else is touched; member and cluster ids, revisions, counts, hashes and texts are compared as they are.
 
 use serde_json::Value;
 
@@ -80,6 +80,9 @@ impl Normal {
                         && value.as_i64() > Some(900)
                     {
                         *value = "remaining".into();
+                    } else if let ("keys", Value::Array(keys)) = (key.as_str(), &mut *value) {
+                        // Of a lease; etcd keeps them in no order.
+                        keys.sort_by_key(Value::to_string);
                     } else {
                         self.mask(command, value);
                     }
@@ -112,10 +115,17 @@ impl Normal {
             None => line.to_owned(),
         };
         let line = cut(line, "took = ", "\n");
-        if command.starts_with("lease timetolive") {
-            cut(&line, "remaining(", "s)")
-        } else {
-            line
+        if !command.starts_with("lease timetolive") {
+            return line;
+        }
+        let line = cut(&line, "remaining(", "s)");
+        match line.split_once("attached keys([") {
+            Some((before, keys)) => {
+                let mut keys: Vec<&str> = keys.trim_end_matches("])").split(' ').collect();
+                keys.sort_unstable();
+                format!("{before}attached keys {}", keys.join(" "))
+            }
+            None => line,
         }
     }
 }

@@ -116,6 +116,16 @@ pub fn available_of(set: &ReplicaSet) -> i32 {
     available.min(size_of(set))
 }
 
+/// Whether the counts of a set were made for its present size. Before that they may count pods it is just losing: a set that was made
+/// smaller and larger again in quick succession would seem to have them all.
+pub fn is_counted(set: &ReplicaSet) -> bool {
+    let seen = set
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation);
+    seen >= set.metadata.generation
+}
+
 /// The pods a set has.
 pub fn actual_of(set: &ReplicaSet) -> i32 {
     set.status.as_ref().map_or(0, |status| status.replicas)

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 
-use super::plan::{Plan, available_of, size_of};
+use super::plan::{Plan, available_of, is_counted, size_of};
 use super::{Action, Observed, Sets, history, resize, status};
 
 /// Rolling update: the new set grows as far as the surge allows, then the old ones shrink as far as availability allows.
@@ -32,7 +32,7 @@ pub fn roll(observed: &Observed<'_>, sets: &Sets<'_>, plan: &Plan) -> Vec<Action
     let mut actions = vec![];
     if wanted != size {
         actions.extend(resize(deployment, plan, new, wanted));
-    } else {
+    } else if sets.all().all(is_counted) {
         for (set, size) in shrink(plan, new, &sets.old) {
             actions.extend(resize(deployment, plan, set, size));
         }

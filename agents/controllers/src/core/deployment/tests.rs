@@ -401,8 +401,9 @@ fn scaling_in_the_middle_of_a_rollout_keeps_the_proportions() {
     );
     world.settle();
     world.image("v2");
-    for _ in 0..4 {
+    for _ in 0..6 {
         world.look_at_deployment();
+        world.look_at_sets();
     }
     assert_eq!(
         world.sizes(),
