@@ -72,7 +72,7 @@ pub fn run(flags: StatusFlags) -> Result<(), Failure> {
             let leader = leader
                 .and_then(|(m, _)| pid(&m.name))
                 .ok_or_else(|| Failure::new("no master leads now".into()))?;
-            println!("{leader}");
+            say!("{leader}");
         }
         Output::Follower => {
             let follower = masters
@@ -80,7 +80,7 @@ pub fn run(flags: StatusFlags) -> Result<(), Failure> {
                 .find(|(_, status)| status.as_ref().is_ok_and(|s| s.leader != 0 && !leads(s)));
             let (master, _) = follower
                 .ok_or_else(|| Failure::new("no master serves without leading now".into()))?;
-            println!("{}", master.name);
+            say!("{}", master.name);
         }
         Output::Json => {
             let masters: Vec<_> = masters
@@ -107,12 +107,17 @@ pub fn run(flags: StatusFlags) -> Result<(), Failure> {
                 "dir": dir, "kubeconfig": dir.join("kubeconfig"), "masters": masters, "agents": agents,
                 "etcd": {"cacert": files.store_ca, "cert": files.store_client.cert, "key": files.store_client.key},
             });
-            println!("{out:#}");
+            say!("{out:#}");
         }
         Output::Text => {
-            println!(
+            say!(
                 "{:<14} {:<9} {:<8} {:<6} {:<9} {:<26} ETCD",
-                "NAME", "PID", "ROLE", "TERM", "REVISION", "KUBERNETES"
+                "NAME",
+                "PID",
+                "ROLE",
+                "TERM",
+                "REVISION",
+                "KUBERNETES"
             );
             for (m, status) in &masters {
                 let (role, term, revision) = match status {
@@ -124,7 +129,7 @@ pub fn run(flags: StatusFlags) -> Result<(), Failure> {
                     Err(_) => ("down", "-".into(), "-".into()),
                 };
                 let pid = pid(&m.name).map_or("-".into(), |p| p.to_string());
-                println!(
+                say!(
                     "{:<14} {pid:<9} {role:<8} {term:<6} {revision:<9} {:<26} {}",
                     m.name,
                     m.gateway_url(),
@@ -133,11 +138,11 @@ pub fn run(flags: StatusFlags) -> Result<(), Failure> {
             }
             for name in agents(&cluster) {
                 match pid(name) {
-                    Some(pid) => println!("{name:<14} {pid:<9} running"),
-                    None => println!("{name:<14} {:<9} down", "-"),
+                    Some(pid) => say!("{name:<14} {pid:<9} running"),
+                    None => say!("{name:<14} {:<9} down", "-"),
                 }
             }
-            println!("kubeconfig {}", dir.join("kubeconfig").display());
+            say!("kubeconfig {}", dir.join("kubeconfig").display());
         }
     }
     Ok(())

@@ -22,8 +22,14 @@ type Renewed = Result<(Revision, Option<u64>), ProposeError>;
 type Waiters = Vec<(Instant, oneshot::Sender<Renewed>)>;
 
 #[derive(Default)]
+struct WaitingRenewals {
+    by_lease: BTreeMap<LeaseId, Waiters>,
+    closed: bool,
+}
+
+#[derive(Default)]
 pub(crate) struct KeepAlives {
-    waiting: Mutex<BTreeMap<LeaseId, Waiters>>,
+    waiting: Mutex<WaitingRenewals>,
     arrived: Notify,
 }
 

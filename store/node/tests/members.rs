@@ -234,3 +234,26 @@ async fn a_directory_of_another_member_is_refused_with_the_flags_to_check() {
         "{error}"
     );
 }
+
+/// Reads and renewals of a member that has stopped used to wait for their deadlines.
+#[tokio::test]
+async fn a_stopped_member_refuses_reads_and_renewals_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ports = BTreeMap::from([("one".to_owned(), free_ports(1)[0])]);
+    let store = start(config("one", dir.path(), &ports)).await;
+    store.read_index(soon()).await.expect("it leads");
+    store.shutdown().await;
+    let refused = async {
+        let read = store.read_index(Instant(u64::MAX)).await;
+        let renewed = store.lease_keep_alive(LeaseId(1), Instant(u64::MAX)).await;
+        let written = store.propose(put("k", "v", LeaseId::NONE), Instant(u64::MAX));
+        (read, renewed.map(|_| ()), written.await.map(|_| ()))
+    };
+    let told = RealEnv::timeout(Duration::from_secs(20), refused).await;
+    let told = told.expect("nobody waits for a member that stopped");
+    let stopped = "Err(Stopped)";
+    assert_eq!(
+        format!("{told:?}"),
+        format!("({stopped}, {stopped}, {stopped})")
+    );
+}

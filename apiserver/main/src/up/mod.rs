@@ -75,12 +75,12 @@ pub fn up(flags: UpFlags) -> Result<(), Failure> {
     let working = lock(&dir)?;
     let mut cluster = match Cluster::load(&dir)? {
         Some(cluster) => {
-            println!(
+            say!(
                 "cluster in {} exists: starting what does not run",
                 dir.display()
             );
             if cluster.masters.len() != flags.masters || cluster.workers.len() != flags.workers {
-                println!(
+                say!(
                     "  it has {} masters and {} workers; --masters and --workers count only for a new one",
                     cluster.masters.len(),
                     cluster.workers.len()
@@ -108,7 +108,7 @@ pub fn up(flags: UpFlags) -> Result<(), Failure> {
                     continue;
                 }
                 let process = processes::start(&command)?;
-                println!(
+                say!(
                     "  {:<14} pid {:<8} {}",
                     command.name,
                     process.pid,
@@ -126,7 +126,7 @@ pub fn up(flags: UpFlags) -> Result<(), Failure> {
         match outcome {
             Ok(true) => {}
             Ok(false) => {
-                println!("stopped before the cluster was ready");
+                say!("stopped before the cluster was ready");
                 return processes::stop_all(&dir, &mut cluster);
             }
             Err(failure) => {
@@ -134,24 +134,24 @@ pub fn up(flags: UpFlags) -> Result<(), Failure> {
                 return Err(failure);
             }
         }
-        println!("ready in {:.1} s", begun.elapsed().as_secs_f64());
+        say!("ready in {:.1} s", begun.elapsed().as_secs_f64());
         for master in &cluster.masters {
-            println!(
+            say!(
                 "  {}   kubernetes {}   etcd {}",
                 master.name,
                 master.gateway_url(),
                 master.client_url()
             );
         }
-        println!("export KUBECONFIG={}", dir.join("kubeconfig").display());
+        say!("export KUBECONFIG={}", dir.join("kubeconfig").display());
         if flags.detach {
-            println!("stop it with: barque down --dir {}", flags.dir.display());
+            say!("stop it with: barque down --dir {}", flags.dir.display());
             return Ok(());
         }
         drop(working);
-        println!("Ctrl-C stops the cluster");
+        say!("Ctrl-C stops the cluster");
         stop.await;
-        println!("stopping");
+        say!("stopping");
         let _working = lock(&dir)?;
         // Another command may have restarted processes meanwhile.
         let mut cluster = Cluster::load(&dir)?.unwrap_or(cluster);
@@ -161,7 +161,7 @@ pub fn up(flags: UpFlags) -> Result<(), Failure> {
 
 pub fn down(flags: DownFlags) -> Result<(), Failure> {
     if !flags.dir.exists() {
-        println!("no cluster in {}", flags.dir.display());
+        say!("no cluster in {}", flags.dir.display());
         return Ok(());
     }
     let dir = std::fs::canonicalize(&flags.dir)
@@ -178,7 +178,7 @@ pub fn down(flags: DownFlags) -> Result<(), Failure> {
     if flags.clean {
         std::fs::remove_dir_all(&dir)
             .map_err(|cause| Failure::new(format!("cannot remove {}: {cause}", dir.display())))?;
-        println!("removed {}", dir.display());
+        say!("removed {}", dir.display());
     }
     Ok(())
 }

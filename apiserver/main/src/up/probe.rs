@@ -107,7 +107,7 @@ pub async fn wait_ready(
         }
         match ready_nodes(channel).await {
             Ok(nodes) if nodes >= cluster.workers.len() => {
-                println!("  {name} serves, {nodes} nodes ready");
+                say!("  {name} serves, {nodes} nodes ready");
                 waiting.remove(0);
                 continue;
             }

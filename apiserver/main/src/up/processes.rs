@@ -79,7 +79,7 @@ pub fn stop_all(dir: &Path, cluster: &mut Cluster) -> Result<(), Failure> {
     }
     cluster.processes.clear();
     cluster.save(dir)?;
-    println!("stopped");
+    say!("stopped");
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! Files of the real world. Each open file has one I/O thread, which carries out its operations in the order they
 //! were first polled; a write with its sync is one hop to that thread and back.
 //! Promise: an operation that was queued is carried out even when its caller goes away; the file is closed after the
-//! last one.
+//! last one. What is made here is its owner's alone (0700, 0600): a store holds secrets.
 //! Not here: retrying. After a failed sync the kernel may have dropped the dirty pages, so the error is the caller's.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -14,6 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::limits::FILE_QUEUE_OPS;
 use crate::{Disk, File, Open};
+
+/// Nobody but the store's own user: keys and values are secrets (etcd's modes, and what the CIS benchmark asks for).
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// The machine's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,7 +64,11 @@ impl Disk for RealDisk {
 
     async fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let dir = dir.to_owned();
-        blocking(move || fs::create_dir_all(dir)).await
+        blocking(move || {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(DIR_MODE).create(dir)
+        })
+        .await
     }
 
     async fn open(&self, path: &Path, how: Open) -> io::Result<RealFile> {
@@ -71,7 +79,7 @@ impl Disk for RealDisk {
             match how {
                 Open::Read => &mut options,
                 Open::ReadWrite => options.write(true),
-                Open::CreateNew => options.write(true).create_new(true),
+                Open::CreateNew => options.write(true).create_new(true).mode(FILE_MODE),
             };
             let file = options.open(&path)?;
             RealFile::serve(path, file)
@@ -126,6 +134,7 @@ impl Disk for RealDisk {
                 .write(true)
                 .create(true)
                 .truncate(false)
+                .mode(FILE_MODE)
                 .open(path)?;
             // flock(2): per open file, so a second lock in the same process fails as well.
             file.try_lock().map_err(io::Error::from)?;
@@ -250,6 +259,20 @@ mod tests {
         disk.remove(&sub.join("one")).await.unwrap();
         assert!(!disk.exists(&sub.join("one")).await.unwrap());
         assert!(disk.exists(&sub.join("three")).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_is_made_is_nobody_elses_to_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (sub, file) = (dir.path().join("a/b"), dir.path().join("a/b/f"));
+        RealDisk.create_dir_all(&sub).await.unwrap();
+        RealDisk.open(&file, Open::CreateNew).await.unwrap();
+        RealDisk.lock(&sub.join("LOCK")).await.unwrap();
+        for path in [dir.path().join("a"), sub.clone(), file, sub.join("LOCK")] {
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{path:?} is {mode:o}");
+        }
     }
 
     #[tokio::test]
