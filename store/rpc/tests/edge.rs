@@ -1,5 +1,9 @@
 //! The edge from outside: real sockets, an h2 client, an echo service.
-#![allow(clippy::disallowed_methods, reason = "a client of the edge")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a client of the edge"
+)]
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

@@ -1,4 +1,9 @@
 //! KV, lease, cluster and maintenance through tonic's clients, as etcd's own answers would be.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a client of the edge"
+)]
 
 mod common;
 

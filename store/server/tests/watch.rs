@@ -1,4 +1,9 @@
 //! The Watch service through tonic's client.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a client of the edge"
+)]
 
 mod common;
 

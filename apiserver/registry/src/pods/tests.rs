@@ -1,3 +1,5 @@
+//! The pod rules against what Kubernetes says: defaults of status, validation texts, updates, printed rows.
+
 use serde_json::{Value, json};
 
 use super::binding::{self, BindingError};

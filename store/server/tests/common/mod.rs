@@ -1,5 +1,9 @@
 //! One member of the store with its etcd front on a free port, and clients for it.
-#![allow(clippy::disallowed_methods, reason = "a client of the edge")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a client of the edge"
+)]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
