@@ -116,7 +116,8 @@ impl Client {
     pub fn with_call_timeout(&self, call: Duration) -> Client {
         let mut client = self.clone();
         client.timeouts.call = call;
-        client.timeouts.attempt = client.timeouts.attempt.min(call);
+        // At least two masters get their turn.
+        client.timeouts.attempt = client.timeouts.attempt.min(call / 2);
         client
     }
 

@@ -221,7 +221,11 @@ impl Campaign {
             }
             Err(error) => {
                 // A conflict or a lost master decides nothing: the next round looks again.
-                tracing::debug!(lease = %self.key, %error, "lease not written");
+                if error.needs_attention() {
+                    tracing::warn!(lease = %self.key, %error, "lease not written");
+                } else {
+                    tracing::debug!(lease = %self.key, %error, "lease not written");
+                }
                 self.candidate.is_leader(self.origin.elapsed())
             }
         }

@@ -74,6 +74,24 @@ impl Error {
     pub fn is_expired(&self) -> bool {
         self.reason() == Some(Reason::Expired)
     }
+    /// Whether people should hear of it: the API refused for a reason that trying again will not cure (rights, validation), as opposed to
+    /// races, restarts and lost masters, which are everyday business.
+    pub fn needs_attention(&self) -> bool {
+        use Reason::*;
+        match self {
+            Error::Api(api) => !matches!(
+                api.reason,
+                NotFound
+                    | AlreadyExists
+                    | Conflict
+                    | Expired
+                    | TooManyRequests
+                    | NamespaceTerminating
+            ),
+            Error::Encode(_) | Error::Decode(_) | Error::Config(_) => true,
+            Error::Unreachable { .. } | Error::Lost { .. } => false,
+        }
+    }
     /// Whether a write that failed so may have happened all the same.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Error::Lost { .. } | Error::Decode(_))

@@ -243,6 +243,8 @@ where
                 };
                 self.publish(&changes);
                 delay = spread(ABSENT_RESOURCE_DELAY, rand::random());
+            } else if error.needs_attention() {
+                tracing::warn!(resource = %self.config.resource, %error, "cannot watch, trying again");
             } else {
                 tracing::debug!(resource = %self.config.resource, %error, "watch broke");
             }

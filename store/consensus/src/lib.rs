@@ -24,6 +24,11 @@ mod runtime;
 mod runtime_watch;
 mod tasks;
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests look at real files and find free ports"
+)]
 mod tests;
 mod transport;
 mod types;

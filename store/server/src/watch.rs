@@ -51,8 +51,10 @@ pub(crate) async fn serve<E: Env>(
     };
     let mut requests_open = true;
     let status = loop {
+        // A client that asks faster than it reads its answers is read no further until it has caught up.
+        let listens = requests_open && !stream.watches.congested();
         let next = tokio::select! {
-            request = requests.next(), if requests_open => Next::Request(request),
+            request = requests.next(), if listens => Next::Request(request),
             deliveries = stream.watches.next() => Next::Deliveries(deliveries),
             // The sender lives as long as the core; an error could only mean the end of both.
             _ = leader_lost.changed(), if require_leader => Next::LeaderLost,

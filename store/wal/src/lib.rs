@@ -23,6 +23,11 @@ mod segment;
 mod writer;
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests look at real files and find free ports"
+)]
 mod tests;
 
 pub use error::WalError;
