@@ -10,6 +10,12 @@ pub const BODY_DISCARDED_MAX: usize = 64 * 1024 * 1024;
 
 /// Operations of one JSON patch, kube-apiserver's number. Beyond it: 413.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
+/// Bytes that the copies (and moves) of one JSON patch may handle together, kube-apiserver's number: each copy of a
+/// value into itself doubles it. Beyond it: 413.
+pub const JSON_PATCH_COPIED_BYTES_MAX: usize = BODY_BYTES_MAX;
+/// Levels of nesting of an object, the JSON parser's own bound: what a patch makes deeper could not be read back.
+/// Beyond it: 422.
+pub const JSON_DEPTH_MAX: usize = 127;
 
 /// Reads served at once, kube-apiserver's `--max-requests-inflight`. Beyond it: 429, retry after a second.
 pub const READS_INFLIGHT_MAX: usize = 400;

@@ -15,11 +15,8 @@ pub fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, F
         (Some(cert), Some(key)) => Some(TlsFiles {
             cert: cert.clone(),
             key: key.clone(),
-            client_ca: if flags.client_cert_auth {
-                flags.trusted_ca_file.clone()
-            } else {
-                None
-            },
+            // As etcd: naming the CA is asking for certificates, with or without --client-cert-auth.
+            client_ca: flags.trusted_ca_file.clone(),
         }),
         _ => None,
     };

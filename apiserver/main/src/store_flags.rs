@@ -80,7 +80,7 @@ pub struct StoreFlags {
     /// Let only clients in whose certificate --trusted-ca-file signed
     #[arg(long, env = "ETCD_CLIENT_CERT_AUTH", requires = "trusted_ca_file")]
     pub client_cert_auth: bool,
-    /// CA that signs clients' certificates
+    /// CA that signs clients' certificates; given, nobody else gets in
     #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
     pub trusted_ca_file: Option<PathBuf>,
     /// Peer TLS certificate file, used both as server and as client

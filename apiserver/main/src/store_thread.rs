@@ -14,13 +14,28 @@ pub struct StoreThread {
     thread: JoinHandle<()>,
 }
 
+const NAME: &str = "store";
+
+/// A panic in Raft, the log or the state machine leaves a member that answers from half-done work: the process ends at
+/// once instead, and its log recovers at the next start. Other threads' panics stay theirs.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        if std::thread::current().name() == Some(NAME) {
+            std::process::abort();
+        }
+    }));
+}
+
 impl StoreThread {
     /// Starts the member; returns once it takes part.
     pub fn start(config: Config, net: RealNet) -> Result<StoreThread, Failure> {
+        abort_on_panic();
         let (started, result) = std::sync::mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new()
-            .name("store".into())
+            .name(NAME.into())
             .spawn(move || {
                 let runtime = match tokio::runtime::Builder::new_current_thread()
                     .enable_all()

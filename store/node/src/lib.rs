@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use barque_store_consensus::Consensus;
 use barque_store_env::{Env, Instant, Task};
+use barque_store_state::limits::HASH_ROWS;
 use barque_store_state::*;
 use tokio::sync::oneshot;
 
@@ -203,7 +204,15 @@ impl<E: Env> Store<E> {
 
     /// As etcd's HashKV; `None`: at the current revision.
     pub fn hash_kv(&self, revision: Option<Revision>) -> Result<HashKv, Refusal> {
-        self.shared.machine.state.read().hash_kv(revision)
+        let state = &self.shared.machine.state;
+        let mut run = state.read().hash_begin(revision)?;
+        loop {
+            // Given back in between: an entry to be applied, and all of Raft behind it, must not wait for every row.
+            let hash = state.read().hash_on(&mut run, HASH_ROWS)?;
+            if let Some(hash) = hash {
+                return Ok(hash);
+            }
+        }
     }
 
     /// A hash over everything replicated, equal between members at equal [`Store::applied`].

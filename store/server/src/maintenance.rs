@@ -71,9 +71,10 @@ pub(crate) fn hash_kv<E: Env>(core: &Rc<Core<E>>, request: Bytes, reply: Reply) 
             header: header(core, core.store.revision()),
             hash: hash.hash,
             // etcd's sign for "never compacted".
-            compact_revision: match hash.compact_revision {
-                Revision(0) => -1,
-                revision => signed(revision.0),
+            compact_revision: if hash.compacted {
+                signed(hash.compact_revision.0)
+            } else {
+                -1
             },
             hash_revision: signed(hash.revision.0),
         })),

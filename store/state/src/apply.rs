@@ -1,13 +1,14 @@
 //! The only writer. Takes committed entries in log order and carries their commands out, one after another.
 //! Promise: total (any entry that decodes can be applied) and deterministic; a refused command leaves no trace.
 
+use crate::limits::SWEEP_ROWS;
 use crate::mvcc::{Write, write_txn};
 use crate::state::{Applied, State};
 use crate::{command::*, types::*};
 
 impl State {
     pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Applied {
-        self.skip(index);
+        self.advance(index);
         self.time = self.time.max(entry.time);
         let mut applied = Applied {
             outcomes: Vec::with_capacity(entry.commands.len()),
@@ -20,11 +21,17 @@ impl State {
                 result,
             });
         }
+        self.store.sweep(SWEEP_ROWS);
         applied
     }
 
     /// Notes an entry that carries no commands (membership, empty).
     pub fn skip(&mut self, index: LogIndex) {
+        self.advance(index);
+        self.store.sweep(SWEEP_ROWS);
+    }
+
+    fn advance(&mut self, index: LogIndex) {
         assert!(self.applied < index, "an entry was applied again");
         self.applied = index;
     }

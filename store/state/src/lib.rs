@@ -16,7 +16,7 @@ pub mod types;
 pub mod wire;
 
 pub use command::*;
-pub use mvcc::{Changes, HashKv};
+pub use mvcc::{Changes, HashKv, HashRun};
 pub use state::{Applied, LeaseView, State};
 pub use types::*;
 pub use wire::WireError;

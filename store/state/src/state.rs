@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::lease::Lessor;
-use crate::mvcc::{self, Changes, HashKv, Store};
+use crate::mvcc::{self, Changes, HashKv, HashRun, Store};
 use crate::{check, command::*, digest, types::*};
 
 #[derive(Clone, Debug)]
@@ -90,6 +90,13 @@ impl State {
     /// etcd's HashKV, of the newest revision or of the one asked for. Reads every row.
     pub fn hash_kv(&self, at: Option<Revision>) -> Result<HashKv, Refusal> {
         self.store.hash_kv(at)
+    }
+    /// The same in pieces: begun here, gone on with by [`State::hash_on`] until it gives the hash.
+    pub fn hash_begin(&self, at: Option<Revision>) -> Result<HashRun, Refusal> {
+        self.store.hash_begin(at)
+    }
+    pub fn hash_on(&self, run: &mut HashRun, rows: usize) -> Result<Option<HashKv>, Refusal> {
+        self.store.hash_on(run, rows)
     }
     /// The events in `range` from revision `from` on. Looks at about `max_revisions` revisions at most, whole ones always;
     /// `next` says where to go on, and is beyond [`State::revision`] at the end. A `from` below the compaction is refused.

@@ -1,9 +1,11 @@
 //! The three patch formats, each a function of the object and the patch.
 //! Not here: server-side apply (refused with 415 for now), checks of the result (the pipeline treats it as an update).
 
+mod json;
+
 use barque_apiserver_schema::{self as schema, Kind};
 use bytes::Bytes;
-use json_patch::{Patch, PatchErrorKind};
+use json_patch::Patch;
 use serde_json::Value;
 
 use crate::limits::JSON_PATCH_OPERATIONS_MAX;
@@ -76,23 +78,7 @@ impl ParsedPatch {
     /// `kind`: of the object; a strategic patch of a type the schema does not know merges like RFC 7386.
     pub fn apply(&self, kind: Option<&Kind>, original: &Value) -> Result<Value, ApiError> {
         match (self, kind) {
-            (ParsedPatch::Json(patch), _) => {
-                let mut patched = original.clone();
-                json_patch::patch(&mut patched, patch).map_err(|error| {
-                    let path = error.path.to_string();
-                    ApiError::patch_rejected(&match error.kind {
-                        PatchErrorKind::TestFailed => {
-                            format!("testing value {path} failed: test failed")
-                        }
-                        PatchErrorKind::InvalidPointer => format!(
-                            "operation {} does not apply: doc is missing path: {path}: missing value",
-                            error.operation
-                        ),
-                        other => format!("operation {} at {path}: {other}", error.operation),
-                    })
-                })?;
-                Ok(patched)
-            }
+            (ParsedPatch::Json(patch), _) => json::apply(patch, original),
             (ParsedPatch::Strategic(patch), Some(kind)) => {
                 schema::strategic_merge(kind, original, patch)
                     .map_err(|error| ApiError::bad_request(error.to_string()))

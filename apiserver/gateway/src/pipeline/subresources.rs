@@ -3,6 +3,7 @@
 use barque_apiserver_registry::{binding, scale};
 use barque_apiserver_rules::{User, admission};
 use barque_apiserver_schema as schema;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::answer::{Answer, Item};
@@ -95,6 +96,7 @@ impl Pipeline {
                 "name in URL does not match name in Binding object",
             ));
         }
+        let now = (self.clock)();
         self.objects
             .modify(
                 call.resource,
@@ -105,7 +107,7 @@ impl Pipeline {
                     let current = current.ok_or_else(|| ApiError::not_found(call.about()))?;
                     admission::node_restriction(user, &call.attributes, &current.object)
                         .map_err(|refused| ApiError::refused(about, &refused))?;
-                    bound(about, &wanted, current)
+                    bound(about, &wanted, current, now)
                 },
             )
             .await?;
@@ -164,7 +166,12 @@ fn rescaled(call: &Call, wanted: &Value, current: &Current) -> Result<Change, Ap
     Ok(Change::Put(new))
 }
 
-fn bound(about: About<'_>, wanted: &Value, current: &Current) -> Result<Change, ApiError> {
+fn bound(
+    about: About<'_>,
+    wanted: &Value,
+    current: &Current,
+    now: Timestamp,
+) -> Result<Change, ApiError> {
     let (uid, current_uid) = (metadata(wanted, "uid"), metadata(&current.object, "uid"));
     if !uid.is_empty() && uid != current_uid {
         return Err(uid_conflict(about, uid, current_uid));
@@ -174,7 +181,7 @@ fn bound(about: About<'_>, wanted: &Value, current: &Current) -> Result<Change, 
         return Err(ApiError::modified(about));
     }
     let mut pod = current.object.clone();
-    binding::apply(&mut pod, wanted).map_err(|error| match error {
+    binding::apply_at(&mut pod, wanted, now).map_err(|error| match error {
         binding::BindingError::Conflict(why) => ApiError::conflict(about, &why),
         binding::BindingError::Invalid(why) => ApiError::bad_request(why),
     })?;

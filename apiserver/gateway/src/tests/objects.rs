@@ -278,6 +278,21 @@ async fn a_pod_is_bound_once() {
 }
 
 #[tokio::test]
+async fn a_bound_pod_says_since_when_it_is_scheduled() {
+    let world = World::new().await;
+    world.post(PODS, &pod("p")).await.expect(201);
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    world
+        .post(&format!("{PODS}/p/binding"), &binding)
+        .await
+        .expect(201);
+    let bound = world.get(&format!("{PODS}/p")).await.expect(200);
+    let scheduled = &bound["status"]["conditions"][0];
+    assert_eq!(scheduled["type"], "PodScheduled");
+    assert!(scheduled["lastTransitionTime"].is_string(), "{scheduled}");
+}
+
+#[tokio::test]
 async fn dry_runs_leave_no_trace() {
     let world = World::new().await;
     let created = world

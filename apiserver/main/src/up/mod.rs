@@ -176,11 +176,47 @@ pub fn down(flags: DownFlags) -> Result<(), Failure> {
     let _working = lock(&dir)?;
     processes::stop_all(&dir, &mut cluster)?;
     if flags.clean {
-        std::fs::remove_dir_all(&dir)
-            .map_err(|cause| Failure::new(format!("cannot remove {}: {cause}", dir.display())))?;
-        say!("removed {}", dir.display());
+        if clean(&dir, &cluster)? {
+            say!("removed {}", dir.display());
+        } else {
+            say!(
+                "removed the cluster; other files are in {}, they stay",
+                dir.display()
+            );
+        }
     }
     Ok(())
+}
+
+/// Removes what `up` made, never more: the directory may be somebody's home. Says whether the directory is gone too.
+fn clean(dir: &Path, cluster: &Cluster) -> Result<bool, Failure> {
+    let masters = cluster.masters.iter().map(|master| master.name.as_str());
+    // What tells that this is a cluster goes last, so that a clean that broke off can be repeated.
+    let own = masters.chain(["pki", "logs", "kubeconfig", "lock", "cluster.json"]);
+    for path in own.map(|name| dir.join(name)) {
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        match removed {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::new(format!(
+                    "cannot remove {}: {cause}",
+                    path.display()
+                )));
+            }
+            _ => {}
+        }
+    }
+    match std::fs::remove_dir(dir) {
+        Ok(()) => Ok(true),
+        Err(cause) if cause.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(cause) => Err(Failure::new(format!(
+            "cannot remove {}: {cause}",
+            dir.display()
+        ))),
+    }
 }
 
 fn write_kubeconfig(
@@ -203,4 +239,35 @@ fn write_kubeconfig(
         &pki::read(&files.admin.key)?,
     );
     pki::write(&dir.join("kubeconfig"), &text, 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clean_leaves_files_that_up_did_not_make() {
+        let dir = std::env::temp_dir().join(format!("barque-clean-{}", std::process::id()));
+        let cluster = Cluster::plan(1, 1).expect("ports are free");
+        let make = || {
+            for inner in ["master-1/member", "pki/store", "logs"] {
+                std::fs::create_dir_all(dir.join(inner)).expect("a directory is made");
+            }
+            for file in ["kubeconfig", "lock", "cluster.json"] {
+                std::fs::write(dir.join(file), "x").expect("a file is written");
+            }
+        };
+        make();
+        std::fs::write(dir.join("notes.txt"), "mine").expect("a file is written");
+        assert!(!clean(&dir, &cluster).expect("it is cleaned"));
+        let left: Vec<_> = std::fs::read_dir(&dir)
+            .expect("it is still there")
+            .map(|entry| entry.expect("an entry is read").file_name())
+            .collect();
+        assert_eq!(left, ["notes.txt"]);
+        make();
+        std::fs::remove_file(dir.join("notes.txt")).expect("a file is removed");
+        assert!(clean(&dir, &cluster).expect("it is cleaned"));
+        assert!(!dir.exists());
+    }
 }

@@ -18,33 +18,69 @@ pub struct HashKv {
     pub hash: u32,
 }
 
+/// A hash under way. It is gone on with in pieces, so that nobody holds the state while every row is read.
+#[derive(Clone, Debug)]
+pub struct HashRun {
+    at: Revision,
+    compacted: Option<Revision>,
+    any_alive: bool,
+    next: RowId,
+    hash: u32,
+}
+
 impl Store {
     pub fn hash_kv(&self, at: Option<Revision>) -> Result<HashKv, Refusal> {
+        let mut run = self.hash_begin(at)?;
+        loop {
+            if let Some(hash) = self.hash_on(&mut run, usize::MAX)? {
+                return Ok(hash);
+            }
+        }
+    }
+
+    pub fn hash_begin(&self, at: Option<Revision>) -> Result<HashRun, Refusal> {
         self.readable(at, self.revision)?;
         let at = at.filter(|at| *at != Revision(0)).unwrap_or(self.revision);
-        let any_alive = self
-            .index
-            .keys
-            .values()
-            .any(|history| history.alive_at(at).is_some());
-        let mut hash = crc32c::crc32c(b"key");
+        let mut histories = self.index.keys.values();
+        Ok(HashRun {
+            at,
+            compacted: self.compacted,
+            any_alive: histories.any(|history| history.alive_at(at).is_some()),
+            next: RowId::first_of(Revision(0)),
+            hash: crc32c::crc32c(b"key"),
+        })
+    }
+
+    /// Goes on with so many rows; the hash, if they were the last. What is written between two calls is beyond the
+    /// revision; a compaction between them begins it anew.
+    pub fn hash_on(&self, run: &mut HashRun, rows: usize) -> Result<Option<HashKv>, Refusal> {
+        if self.compacted != run.compacted {
+            *run = self.hash_begin(Some(run.at))?;
+        }
+        let beyond = RowId::first_of(Revision(run.at.0.saturating_add(1)));
         let mut scratch = Vec::new();
-        for (id, row) in self
-            .rows
-            .range(..RowId::first_of(Revision(at.0.saturating_add(1))))
-        {
-            let old = self.compacted.is_some_and(|compacted| id.main <= compacted);
-            if old && (row.is_tombstone() || any_alive && !self.kept(*id, row, at)) {
+        let mut left = rows;
+        for (id, row) in self.rows.range(run.next..beyond) {
+            if left == 0 {
+                run.next = *id;
+                return Ok(None);
+            }
+            left -= 1;
+            // What compaction has left, whether or not the rest is gone by now.
+            if let Some(compacted) = self.compacted.filter(|compacted| id.main <= *compacted)
+                && (row.is_tombstone()
+                    || !self.kept(*id, row, if run.any_alive { run.at } else { compacted }))
+            {
                 continue;
             }
-            hash = append(hash, *id, row, &mut scratch);
+            run.hash = append(run.hash, *id, row, &mut scratch);
         }
-        Ok(HashKv {
-            revision: at,
+        Ok(Some(HashKv {
+            revision: run.at,
             compact_revision: self.compacted.unwrap_or_default(),
             compacted: self.compacted.is_some(),
-            hash,
-        })
+            hash: run.hash,
+        }))
     }
 
     /// Whether the row is its key's state at `at`.

@@ -11,6 +11,6 @@ mod store;
 mod txn;
 
 pub use changes::Changes;
-pub use hash::HashKv;
+pub use hash::{HashKv, HashRun};
 pub use store::Store;
 pub use txn::{Write, read_txn, write_txn};

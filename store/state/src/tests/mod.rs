@@ -5,6 +5,7 @@ mod leases;
 mod model;
 mod random;
 mod semantics;
+mod sweep;
 mod wire;
 
 use bytes::Bytes;
