@@ -8,6 +8,10 @@ pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// reset.
 pub const BODY_DISCARDED_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of one request's headers and URL over HTTP/2, as HPACK counts them: room for a selector of some thousand values.
+/// Beyond it: 431 without a body, from the HTTP library.
+pub const HEADER_BYTES_MAX: u32 = 256 * 1024;
+
 /// Operations of one JSON patch, kube-apiserver's number. Beyond it: 413.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 /// Bytes that the copies (and moves) of one JSON patch may handle together, kube-apiserver's number: each copy of a

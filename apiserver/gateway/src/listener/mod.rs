@@ -24,7 +24,7 @@ use tower::ServiceExt;
 
 use crate::grpc::{ObjectsService, Peer};
 use crate::limits::{
-    CONNECTIONS_MAX, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, STREAMS_PER_CONNECTION_MAX,
+    CONNECTIONS_MAX, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
 };
 use crate::requests::body::BodyError;
 use crate::rest::{Body, Rest, text_header};
@@ -136,6 +136,7 @@ async fn connection(
         .header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()
+        .max_header_list_size(HEADER_BYTES_MAX)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)

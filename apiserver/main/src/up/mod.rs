@@ -219,11 +219,16 @@ fn clean(dir: &Path, cluster: &Cluster) -> Result<bool, Failure> {
     }
 }
 
+/// Written once: its user may have chosen another context since, and what it names does not change.
 fn write_kubeconfig(
     dir: &Path,
     cluster: &Cluster,
     files: &plan::Certificates,
 ) -> Result<(), Failure> {
+    let path = dir.join("kubeconfig");
+    if path.exists() {
+        return Ok(());
+    }
     let servers: Vec<kubeconfig::Server> = cluster
         .masters
         .iter()
@@ -238,7 +243,7 @@ fn write_kubeconfig(
         &pki::read(&files.admin.cert)?,
         &pki::read(&files.admin.key)?,
     );
-    pki::write(&dir.join("kubeconfig"), &text, 0o600)
+    pki::write(&path, &text, 0o600)
 }
 
 #[cfg(test)]
