@@ -17,7 +17,8 @@ mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 etcd=$dir/usr/bin/etcd
 
-is_there() { [ -x "$etcd" ] && "$etcd" --version 2>/dev/null | grep -qxF "etcd Version: $version"; }
+# The whole output is read before it is searched: a grep that stops early would fail etcd by SIGPIPE.
+is_there() { local said; [ -x "$etcd" ] && said=$("$etcd" --version 2>/dev/null) && [[ $said == *"etcd Version: $version"* ]]; }
 if is_there; then echo "$etcd"; exit 0; fi
 
 [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || fail "the pinned packages are for amd64 Debian machines"
