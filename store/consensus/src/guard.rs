@@ -124,6 +124,7 @@ mod tests {
         Config {
             member: MemberId(1),
             cluster_id: 1,
+            incarnation: 1,
             dir: "unused".into(),
             listen: String::new(),
             peers: (1..=members)

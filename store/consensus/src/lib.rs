@@ -13,6 +13,7 @@ use barque_store_env::{Env, Instant};
 use barque_store_state::{Command, Entry, LogIndex, MemberId, Outcome};
 
 mod admission;
+mod directories;
 mod guard;
 pub mod limits;
 mod log_store;
@@ -40,12 +41,15 @@ pub struct Guards {
     pub no_leader_restore: bool,
     /// Guard 2: after a start, 1.2 x lease without granting a vote or campaigning.
     pub vote_after_lease: bool,
+    /// Guard 5: a member whose data directory is not the one the cluster knows is not talked to.
+    pub identity: bool,
 }
 impl Default for Guards {
     fn default() -> Self {
         Guards {
             no_leader_restore: true,
             vote_after_lease: true,
+            identity: true,
         }
     }
 }
@@ -60,6 +64,8 @@ pub struct Peer {
 pub struct Config {
     pub member: MemberId,
     pub cluster_id: u64,
+    /// Of the data directory: drawn when it was made, the same for as long as it is there. Never 0.
+    pub incarnation: u64,
     /// Directory of the log; created when missing.
     pub dir: PathBuf,
     pub listen: String,
@@ -74,6 +80,11 @@ pub struct Config {
 pub trait Machine: Send + Sync + 'static {
     /// Applies the committed entry at `index`; one outcome per command. Membership and empty entries come as `None`.
     fn apply(&self, index: LogIndex, term: u64, entry: Option<&Entry>) -> Vec<Outcome>;
+    /// The incarnation each member is known to vote with, as far as it has been applied here. Asked at each handshake,
+    /// on other tasks than `apply`.
+    fn incarnations(&self) -> BTreeMap<MemberId, u64> {
+        BTreeMap::new()
+    }
 }
 
 /// What became of each forwarded command, in order.
@@ -182,7 +193,7 @@ impl<E: Env> Consensus<E> {
     pub fn log_bytes(&self) -> u64 {
         self.inner.log_bytes()
     }
-    /// Resolves with the reason when the member must stop (disk error, fatal Raft error).
+    /// Resolves with the reason when the member must stop (disk error, fatal Raft error, a wiped directory).
     pub async fn failed(&self) -> String {
         self.inner.failed().await
     }

@@ -15,6 +15,7 @@ use openraft_rt::WatchReceiver;
 use tokio::sync::oneshot;
 
 use crate::admission::Admission;
+use crate::directories::{self, Directories};
 use crate::guard::{self, Timing, VoteGuard};
 use crate::log_store::LogStore;
 use crate::machine::Applier;
@@ -93,7 +94,9 @@ impl<E: Env> Inner<E> {
         let identity = Identity {
             cluster_id: config.cluster_id,
             member: config.member,
+            incarnation: config.incarnation,
         };
+        let directories = Arc::new(Directories::new(&config, machine.clone()));
         let patience = Patience {
             connect: timing.lease,
             answer: timing.election,
@@ -103,7 +106,14 @@ impl<E: Env> Inner<E> {
             .iter()
             .filter(|(id, _)| **id != config.member)
             .map(|(id, peer)| (*id, peer.addr.clone()));
-        let links = Arc::new(Links::new(net, identity.clone(), patience, others, &tasks));
+        let links = Arc::new(Links::new(
+            net,
+            identity.clone(),
+            directories.clone(),
+            patience,
+            others,
+            &tasks,
+        ));
 
         let (applied_tx, applied) = watch::channel(0);
         let applier = Applier::new(machine, applied_tx);
@@ -147,6 +157,7 @@ impl<E: Env> Inner<E> {
                 peers: config.peers.keys().map(|id| id.0).collect(),
                 raft: raft.clone(),
                 guard: vote_guard,
+                directories: directories.clone(),
                 heard,
                 lease: timing.lease,
                 forwarded,
@@ -166,6 +177,7 @@ impl<E: Env> Inner<E> {
         }
         tasks.spawn("leadership", inner.clone().watch_leadership());
         tasks.spawn("wal failure", inner.clone().watch_wal());
+        tasks.spawn("wiped", inner.clone().watch_directory(directories));
         if new {
             inner.initialize(&config).await?;
         }
@@ -388,6 +400,13 @@ impl<E: Env> Inner<E> {
         if !self.stopping() {
             self.fail(format!("the log: {cause}"));
         }
+    }
+
+    /// Guard 5. Raft ends here and not when the process does: until then it would still count as a voter.
+    async fn watch_directory(self: Arc<Self>, directories: Arc<Directories>) {
+        directories.wiped().await;
+        self.fail(directories::wiped(self.me));
+        let _ = self.raft.shutdown().await;
     }
 
     fn fail(&self, cause: String) {

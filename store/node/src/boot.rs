@@ -10,7 +10,7 @@ use barque_store_env::{Env, Instant};
 use barque_store_state::*;
 use tokio::sync::oneshot;
 
-use crate::identity::Identity;
+use crate::identity::{Claim, Owner};
 use crate::machine::Machine;
 use crate::queue::{Queue, Reply, Waiting, Worker};
 use crate::{Config, Member, Shared, StartError, Store, ids, leases, reads};
@@ -142,9 +142,8 @@ pub(crate) async fn start<E: Env>(
             },
         );
     }
-    Identity { cluster_id, member }
-        .claim::<E>(&disk, &dir)
-        .await?;
+    let claim = Claim::<E>::begin(Owner { cluster_id, member }, &disk, &dir).await?;
+    let incarnation = claim.incarnation;
 
     let machine = Arc::new(Machine::<E>::new());
     let queue = Arc::new(Queue::new());
@@ -152,6 +151,7 @@ pub(crate) async fn start<E: Env>(
         consensus::Config {
             member,
             cluster_id,
+            incarnation,
             dir: dir.join("wal"),
             listen: config.listen_peer.clone(),
             peers,
@@ -175,6 +175,10 @@ pub(crate) async fn start<E: Env>(
         },
         consensus::StartError::Other(reason) => StartError::Other(reason),
     })?;
+    if let Err(e) = claim.finish().await {
+        consensus.shutdown().await;
+        return Err(e);
+    }
 
     let shared = Arc::new(Shared {
         member,
@@ -209,7 +213,12 @@ pub(crate) async fn start<E: Env>(
         ),
         E::spawn(
             "publish",
-            publish(shared.clone(), config.name, config.advertise_client_urls),
+            publish(
+                shared.clone(),
+                config.name,
+                config.advertise_client_urls,
+                incarnation,
+            ),
         ),
     ];
     *shared.tasks.lock() = tasks;
@@ -229,7 +238,13 @@ async fn tick_progress<E: Env>(machine: Arc<Machine<E>>, interval: Duration) {
 }
 
 /// Tells the cluster this member's client URLs, until they stand in the replicated state (etcd's "publish").
-async fn publish<E: Env>(shared: Arc<Shared<E>>, name: String, client_urls: Vec<String>) {
+/// Until its incarnation is among them, a wiped directory of this member is not recognised.
+async fn publish<E: Env>(
+    shared: Arc<Shared<E>>,
+    name: String,
+    client_urls: Vec<String>,
+    incarnation: u64,
+) {
     loop {
         let known = shared
             .machine
@@ -237,14 +252,26 @@ async fn publish<E: Env>(shared: Arc<Shared<E>>, name: String, client_urls: Vec<
             .read()
             .published()
             .get(&shared.member)
-            .is_some_and(|m| m.client_urls == client_urls && m.name == name);
-        if known {
+            .cloned()
+            .unwrap_or_default();
+        if known.incarnation != 0 && known.incarnation != incarnation {
+            // Publishing cannot help: the first one stands. The peers refuse this member and say so.
+            tracing::error!("the cluster knows this member with another data directory");
+            return;
+        }
+        let told = PublishedMember {
+            name: name.clone(),
+            client_urls: client_urls.clone(),
+            incarnation,
+        };
+        if known == told {
             return;
         }
         let command = Command::MemberPublish {
             member: shared.member,
             name: name.clone(),
             client_urls: client_urls.clone(),
+            incarnation,
         };
         if shared
             .propose(command, E::now() + shared.request_timeout)

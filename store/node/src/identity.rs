@@ -1,7 +1,11 @@
-//! Whose data directory this is: a small file that names the cluster and the member, so that a directory given to the wrong
-//! member is refused instead of voting in its name.
+//! Whose data directory this is: a small file that names the cluster, the member and the directory's incarnation, so
+//! that a directory given to the wrong member, or one that lost its log, is refused instead of voting. The incarnation
+//! lets the peers recognise a member that comes back with an emptied directory (guard 5).
+//! A new directory is claimed in two steps, so that a crash between them is no loss: `identity.new` before there is a
+//! log, and its final name when there is one.
 
-use std::path::Path;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 
 use barque_store_env::{Disk, Env, File, Open};
 use barque_store_state::MemberId;
@@ -10,113 +14,254 @@ use bytes::Bytes;
 use crate::StartError;
 
 const NAME: &str = "identity";
-const FORMAT: &str = "barque-identity 1";
+const UNFINISHED: &str = "identity.new";
+const FORMAT: &str = "barque-identity 2";
 
+/// What the flags say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct Owner {
     pub(crate) cluster_id: u64,
     pub(crate) member: MemberId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    owner: Owner,
+    incarnation: u64,
 }
 
 impl Identity {
     fn text(self) -> String {
         format!(
-            "{FORMAT}\ncluster {:016x}\nmember {:016x}\n",
-            self.cluster_id, self.member.0
+            "{FORMAT}\ncluster {:016x}\nmember {:016x}\nincarnation {:016x}\n",
+            self.owner.cluster_id, self.owner.member.0, self.incarnation
         )
     }
 
     fn parse(text: &str) -> Option<Identity> {
-        let mut lines = text.lines();
+        // A file cut short ends in a shorter number that would parse.
+        let mut lines = text.strip_suffix('\n')?.lines();
         if lines.next()? != FORMAT {
             return None;
         }
-        let cluster_id = u64::from_str_radix(lines.next()?.strip_prefix("cluster ")?, 16).ok()?;
-        let member =
-            MemberId(u64::from_str_radix(lines.next()?.strip_prefix("member ")?, 16).ok()?);
-        Some(Identity { cluster_id, member })
+        let mut number = |name: &str| {
+            let digits = lines.next()?.strip_prefix(name)?.strip_prefix(' ')?;
+            u64::from_str_radix(digits, 16).ok()
+        };
+        let owner = Owner {
+            cluster_id: number("cluster")?,
+            member: MemberId(number("member")?),
+        };
+        let incarnation = number("incarnation")?;
+        Some(Identity { owner, incarnation })
+    }
+}
+
+/// A claimed directory; [`Claim::finish`] once there is a log in it.
+pub(crate) struct Claim<E: Env> {
+    pub(crate) incarnation: u64,
+    disk: E::Disk,
+    dir: PathBuf,
+    finished: bool,
+    env: PhantomData<fn() -> E>,
+}
+
+impl<E: Env> Claim<E> {
+    /// Compares the directory's identity with the flags, or gives a new directory one.
+    pub(crate) async fn begin(
+        owner: Owner,
+        disk: &E::Disk,
+        dir: &Path,
+    ) -> Result<Self, StartError> {
+        let (incarnation, finished) =
+            incarnation::<E>(owner, disk, dir)
+                .await
+                .map_err(|reason| StartError::DataDir {
+                    dir: dir.to_owned(),
+                    reason,
+                })?;
+        Ok(Claim {
+            incarnation,
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            finished,
+            env: PhantomData,
+        })
     }
 
-    /// Writes the identity into a new directory, or compares it with the one that is there.
-    pub(crate) async fn claim<E: Env>(self, disk: &E::Disk, dir: &Path) -> Result<(), StartError> {
-        let refuse = |reason: String| StartError::DataDir {
-            dir: dir.to_owned(),
-            reason,
-        };
-        let path = dir.join(NAME);
-        let io = |what: &'static str| {
-            move |cause: std::io::Error| format!("cannot {what} {NAME}: {cause}")
-        };
-        if !disk
-            .exists(&path)
-            .await
-            .map_err(io("look for"))
-            .map_err(refuse)?
-        {
-            let temporary = dir.join("identity.new");
-            if disk
-                .exists(&temporary)
-                .await
-                .map_err(io("look for"))
-                .map_err(refuse)?
-            {
-                disk.remove(&temporary)
-                    .await
-                    .map_err(io("replace"))
-                    .map_err(refuse)?;
-            }
-            let file = disk
-                .open(&temporary, Open::CreateNew)
-                .await
-                .map_err(io("create"))
-                .map_err(refuse)?;
-            file.write_sync(0, Bytes::from(self.text()))
-                .await
-                .map_err(io("write"))
-                .map_err(refuse)?;
-            disk.rename(&temporary, &path)
-                .await
-                .map_err(io("name"))
-                .map_err(refuse)?;
-            return disk.sync_dir(dir).await.map_err(io("sync")).map_err(refuse);
+    /// From now on a directory without a log is one whose log was lost.
+    pub(crate) async fn finish(self) -> Result<(), StartError> {
+        if self.finished {
+            return Ok(());
         }
-        let file = disk
-            .open(&path, Open::Read)
-            .await
-            .map_err(io("open"))
-            .map_err(refuse)?;
-        let bytes = file
-            .read_at(0, 4096)
-            .await
-            .map_err(io("read"))
-            .map_err(refuse)?;
-        let found = std::str::from_utf8(&bytes)
-            .ok()
-            .and_then(Identity::parse)
-            .ok_or_else(|| refuse(format!("{NAME} is not one this version can read; restore it from a backup or start with an empty directory")))?;
-        if found != self {
-            return Err(refuse(format!(
-                "it belongs to member {:x} of cluster {:x}, but the flags name member {:x} of cluster {:x}; \
-                 check --data-dir, --initial-cluster, --initial-cluster-token and --name",
-                found.member.0, found.cluster_id, self.member.0, self.cluster_id
-            )));
-        }
-        Ok(())
+        let (from, to) = (self.dir.join(UNFINISHED), self.dir.join(NAME));
+        let renamed = match self.disk.rename(&from, &to).await {
+            Ok(()) => self.disk.sync_dir(&self.dir).await,
+            Err(e) => Err(e),
+        };
+        renamed.map_err(|cause| StartError::DataDir {
+            reason: format!("cannot name {NAME}: {cause}"),
+            dir: self.dir,
+        })
     }
+}
+
+/// The directory's incarnation, and whether it has its final name.
+async fn incarnation<E: Env>(
+    owner: Owner,
+    disk: &E::Disk,
+    dir: &Path,
+) -> Result<(u64, bool), String> {
+    let log = has_log(disk, &dir.join("wal"))
+        .await
+        .map_err(|cause| format!("cannot look for the log: {cause}"))?;
+    if let Some(text) = read(disk, &dir.join(NAME)).await? {
+        let found = Identity::parse(&text).ok_or_else(|| {
+            format!(
+                "{NAME} is not one this version can read; restore it from a backup or start with an empty directory"
+            )
+        })?;
+        check(owner, found)?;
+        if !log {
+            return Err(
+                "the log (wal) is missing or empty, but this member has voted with it; a member that forgot its votes must \
+                 not vote. Restore the directory from where the log went, or remove the member and add it again"
+                    .into(),
+            );
+        }
+        return Ok((found.incarnation, true));
+    }
+    // A start before this one ended between the two steps.
+    let begun = read(disk, &dir.join(UNFINISHED)).await?;
+    if let Some(found) = begun.as_deref().and_then(Identity::parse) {
+        check(owner, found)?;
+        return Ok((found.incarnation, false));
+    }
+    if log {
+        return Err(format!(
+            "there is a log (wal), but {NAME} is missing: whose log it is cannot be told; restore {NAME} from a backup"
+        ));
+    }
+    // 0 is "not told".
+    let incarnation = E::random().max(1);
+    let io = |what: &'static str| {
+        move |cause: std::io::Error| format!("cannot {what} {UNFINISHED}: {cause}")
+    };
+    let path = dir.join(UNFINISHED);
+    if begun.is_some() {
+        disk.remove(&path).await.map_err(io("replace"))?;
+    }
+    let file = disk
+        .open(&path, Open::CreateNew)
+        .await
+        .map_err(io("create"))?;
+    let text = Identity { owner, incarnation }.text();
+    file.write_sync(0, Bytes::from(text))
+        .await
+        .map_err(io("write"))?;
+    disk.sync_dir(dir).await.map_err(io("sync"))?;
+    Ok((incarnation, false))
+}
+
+fn check(owner: Owner, found: Identity) -> Result<(), String> {
+    if found.owner == owner {
+        return Ok(());
+    }
+    Err(format!(
+        "it belongs to member {:x} of cluster {:x}, but the flags name member {:x} of cluster {:x}; \
+         check --data-dir, --initial-cluster, --initial-cluster-token and --name",
+        found.owner.member.0, found.owner.cluster_id, owner.member.0, owner.cluster_id
+    ))
+}
+
+async fn has_log<D: Disk>(disk: &D, wal: &Path) -> std::io::Result<bool> {
+    if !disk.exists(wal).await? {
+        return Ok(false);
+    }
+    let names = disk.list(wal).await?;
+    // The lock alone is no log.
+    Ok(names.iter().any(|name| name.ends_with(".wal")))
+}
+
+/// The file's text, or nothing when there is no such file. What is not text is read as none that parses.
+async fn read<D: Disk>(disk: &D, path: &Path) -> Result<Option<String>, String> {
+    let failed = |cause: std::io::Error| format!("cannot read {}: {cause}", path.display());
+    if !disk.exists(path).await.map_err(failed)? {
+        return Ok(None);
+    }
+    let file = disk.open(path, Open::Read).await.map_err(failed)?;
+    let bytes = file.read_at(0, 4096).await.map_err(failed)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use barque_store_env::sim::{self, NodeId, SimEnv};
+
+    const OWNER: Owner = Owner {
+        cluster_id: 0xcdf818194e3a8c32,
+        member: MemberId(1),
+    };
 
     #[test]
     fn text_and_back() {
         let identity = Identity {
-            cluster_id: 0xcdf818194e3a8c32,
-            member: MemberId(1),
+            owner: OWNER,
+            incarnation: 0x1234_5678_9abc_def0,
         };
-        assert_eq!(Identity::parse(&identity.text()), Some(identity));
-        assert_eq!(Identity::parse("barque-identity 2\n"), None);
-        assert_eq!(Identity::parse(""), None);
+        let text = identity.text();
+        assert_eq!(Identity::parse(&text), Some(identity));
+        for cut in 0..text.len() {
+            assert_eq!(Identity::parse(&text[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(Identity::parse("barque-identity 1\n"), None);
+    }
+
+    #[test]
+    fn a_directory_keeps_its_incarnation_and_is_refused_without_its_log() {
+        let node = NodeId(1);
+        let claims = async move {
+            let (disk, dir) = (sim::disk(node), Path::new("/data/member"));
+            disk.create_dir_all(&dir.join("wal")).await.expect("made");
+            let begin = || Claim::<SimEnv>::begin(OWNER, &disk, dir);
+            let first = begin().await.expect("a new directory").incarnation;
+            // Ended before there was a log, and before it was finished.
+            assert_eq!(begin().await.expect("begun").incarnation, first);
+            let segment = dir.join("wal/0000000000000001.wal");
+            disk.open(&segment, Open::CreateNew).await.expect("made");
+            let claim = begin().await.expect("begun, with a log");
+            assert_eq!(claim.incarnation, first);
+            claim.finish().await.expect("renamed");
+            let again = begin().await.expect("as it was left");
+            assert_eq!(again.incarnation, first);
+            again.finish().await.expect("nothing to do");
+
+            let refused = |claim: Result<Claim<SimEnv>, StartError>, why: &str| {
+                let text = claim.err().expect("refused").to_string();
+                assert!(text.contains(why), "{text}");
+            };
+            let other = Owner {
+                member: MemberId(2),
+                ..OWNER
+            };
+            refused(
+                Claim::begin(other, &disk, dir).await,
+                "belongs to member 1 of",
+            );
+            disk.remove(&segment).await.expect("removed");
+            refused(begin().await, "the log (wal) is missing");
+            disk.open(&segment, Open::CreateNew).await.expect("made");
+            disk.remove(&dir.join(NAME)).await.expect("removed");
+            refused(begin().await, "identity is missing");
+            disk.remove(&segment).await.expect("removed");
+            let new = begin().await.expect("nothing is left").incarnation;
+            assert_ne!(new, first, "another directory");
+        };
+        sim::run(7, async move {
+            sim::spawn_on(node, "test", claims)
+                .await
+                .expect("it is not killed");
+        });
     }
 }

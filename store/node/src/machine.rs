@@ -2,9 +2,11 @@
 //! Promise: a watcher sees a revision exactly when the state has it: both change under the hub's lock.
 //! Lock order: hub, then state. Readers take the state alone.
 
+use std::collections::BTreeMap;
+
 use barque_store_consensus as consensus;
 use barque_store_env::{Env, Instant};
-use barque_store_state::{ClusterTime, Entry, LogIndex, Outcome, State};
+use barque_store_state::{ClusterTime, Entry, LogIndex, MemberId, Outcome, PublishedMember, State};
 use barque_store_watch::Hub;
 use parking_lot::{Mutex, RwLock};
 
@@ -67,5 +69,13 @@ impl<E: Env> consensus::Machine for Machine<E> {
             applied_at: E::now(),
         };
         applied.outcomes
+    }
+
+    fn incarnations(&self) -> BTreeMap<MemberId, u64> {
+        let state = self.state.read();
+        let told = |(id, member): (&MemberId, &PublishedMember)| {
+            (member.incarnation != 0).then_some((*id, member.incarnation))
+        };
+        state.published().iter().filter_map(told).collect()
     }
 }

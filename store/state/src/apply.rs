@@ -95,12 +95,18 @@ impl State {
                 member,
                 name,
                 client_urls,
+                incarnation,
             } => {
-                let told = PublishedMember {
-                    name: name.clone(),
-                    client_urls: client_urls.clone(),
-                };
-                self.published.insert(*member, told);
+                let known = self.published.get(member).map_or(0, |m| m.incarnation);
+                // Another directory in this member's name is one that was wiped: it must not become the known one.
+                if known == 0 || known == *incarnation {
+                    let told = PublishedMember {
+                        name: name.clone(),
+                        client_urls: client_urls.clone(),
+                        incarnation: *incarnation,
+                    };
+                    self.published.insert(*member, told);
+                }
                 Ok(Answer::Published)
             }
         }

@@ -126,6 +126,9 @@ pub enum Command {
         member: MemberId,
         name: String,
         client_urls: Vec<String>,
+        /// Of its data directory; 0 when it is not told. The first one told stands: a later publish with another one
+        /// changes nothing.
+        incarnation: u64,
     },
 }
 
@@ -231,4 +234,6 @@ pub enum Refusal {
 pub struct PublishedMember {
     pub name: String,
     pub client_urls: Vec<String>,
+    /// Of the data directory it votes with; 0 when it has not told it.
+    pub incarnation: u64,
 }

@@ -142,7 +142,7 @@ impl State {
     pub fn whole_hash(&self) -> u64 {
         let mut members = Vec::new();
         for (id, member) in &self.published {
-            members.push(id.0);
+            members.extend([id.0, member.incarnation]);
             for text in std::iter::once(&member.name).chain(&member.client_urls) {
                 members.push(digest::text(text));
             }

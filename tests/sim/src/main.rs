@@ -60,6 +60,7 @@ fn main() -> ExitCode {
             guards: Guards {
                 no_leader_restore: args.guard1 == Switch::On,
                 vote_after_lease: args.guard2 == Switch::On,
+                ..Guards::default()
             },
             verbose: args.verbose,
         },

@@ -141,6 +141,7 @@ pub fn config(member: u64, peers: &[(u64, String)], dir: PathBuf) -> Config {
     Config {
         member: MemberId(member),
         cluster_id: 0xc1,
+        incarnation: member,
         dir,
         listen,
         peers: peers

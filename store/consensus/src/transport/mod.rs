@@ -10,6 +10,7 @@ use std::time::Duration;
 use barque_store_env::{Conn, Env, Net, WriteHalf};
 use barque_store_state::MemberId;
 
+use crate::directories::Directories;
 use crate::limits;
 
 pub mod call;
@@ -21,13 +22,15 @@ pub mod wire;
 
 use call::Caller;
 use frame::{Frame, FrameError, Kind, Reader};
-use wire::{FEATURES, Hello, Lane, PROTOCOL, PROTOCOL_OLDEST, Refused, Welcome};
+use wire::{FEATURES, Hello, Lane, PROTOCOL, PROTOCOL_OLDEST, Refusal, Refused, Welcome};
 
 /// Who this member is to its peers.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub cluster_id: u64,
     pub member: MemberId,
+    /// Of its data directory (guard 5).
+    pub incarnation: u64,
 }
 
 /// How long a peer may stay silent, by what is waiting for it.
@@ -58,6 +61,9 @@ pub enum ConnectError {
         addr: String,
         reason: String,
     },
+    /// Guard 5.
+    #[error("{reason}")]
+    Stranger { reason: String },
     #[error("handshake with member {member:x} at {addr}: {cause}")]
     Handshake {
         member: u64,
@@ -75,6 +81,7 @@ pub struct Peer<E: Env> {
     pub addr: String,
     net: E::Net,
     me: Identity,
+    directories: Arc<Directories>,
     patience: Patience,
 }
 
@@ -119,6 +126,7 @@ impl<E: Env> Peer<E> {
             features: FEATURES,
             lane: lane as i32,
             version: env!("CARGO_PKG_VERSION").to_string(),
+            incarnation: self.me.incarnation,
         };
         write
             .write_all(Frame::encode(Kind::Hello, 0, &hello))
@@ -131,14 +139,23 @@ impl<E: Env> Peer<E> {
             .ok_or_else(|| handshake(FrameError::Cut))?;
         match answer.kind {
             Kind::Welcome => {
-                answer.parse::<Welcome>().map_err(handshake)?;
-                Ok((read, write))
+                let welcome = answer.parse::<Welcome>().map_err(handshake)?;
+                match self.directories.stranger(self.member, welcome.incarnation) {
+                    Some(reason) => Err(ConnectError::Stranger { reason }),
+                    None => Ok((read, write)),
+                }
             }
-            Kind::Refused => Err(ConnectError::Refused {
-                member,
-                addr: addr(),
-                reason: answer.parse::<Refused>().map_err(handshake)?.reason,
-            }),
+            Kind::Refused => {
+                let refused = answer.parse::<Refused>().map_err(handshake)?;
+                if refused.code == Refusal::Wiped as i32 {
+                    self.directories.told_wiped();
+                }
+                Err(ConnectError::Refused {
+                    member,
+                    addr: addr(),
+                    reason: refused.reason,
+                })
+            }
             other => Err(handshake(FrameError::Kind(other as u8))),
         }
     }
@@ -160,6 +177,7 @@ impl<E: Env> Links<E> {
     pub fn new(
         net: E::Net,
         me: Identity,
+        directories: Arc<Directories>,
         patience: Patience,
         peers: impl Iterator<Item = (MemberId, String)>,
         tasks: &crate::tasks::Tasks<E>,
@@ -171,6 +189,7 @@ impl<E: Env> Links<E> {
                     addr,
                     net: net.clone(),
                     me: me.clone(),
+                    directories: directories.clone(),
                     patience,
                 });
                 let link = Link {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use barque_store_env::{Conn, Env, Instant, Listener, WriteHalf};
-use barque_store_state::wire as commands;
+use barque_store_state::{MemberId, wire as commands};
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::frame::{Frame, FrameError, Kind, Reader};
 use super::wire::*;
 use super::{Identity, ReadOf, WriteOf};
+use crate::directories::Directories;
 use crate::guard::VoteGuard;
 use crate::limits;
 use crate::member::{self, Raft};
@@ -43,6 +44,7 @@ pub struct Served<E: Env> {
     pub peers: Vec<u64>,
     pub raft: Raft<E>,
     pub guard: VoteGuard,
+    pub directories: Arc<Directories>,
     pub heard: Arc<Heard>,
     pub lease: Duration,
     pub forwarded: Arc<dyn Forwarded>,
@@ -118,10 +120,10 @@ async fn serve<E: Env>(
     };
     let lane = match admit(served, &hello) {
         Ok(lane) => lane,
-        Err(reason) => {
-            served.complaints.tell(&hello, &reason, E::now());
+        Err(refused) => {
+            served.complaints.tell(&hello, &refused.reason, E::now());
             write
-                .write_all(Frame::encode(Kind::Refused, 0, &Refused { reason }))
+                .write_all(Frame::encode(Kind::Refused, 0, &refused))
                 .await?;
             return Ok(());
         }
@@ -130,6 +132,7 @@ async fn serve<E: Env>(
         protocol: hello.protocol.min(PROTOCOL),
         features: hello.features & FEATURES,
         version: env!("CARGO_PKG_VERSION").to_string(),
+        incarnation: served.me.incarnation,
     };
     write
         .write_all(Frame::encode(Kind::Welcome, 0, &welcome))
@@ -142,7 +145,24 @@ async fn serve<E: Env>(
     }
 }
 
-fn admit<E: Env>(served: &Served<E>, hello: &Hello) -> Result<Lane, String> {
+fn admit<E: Env>(served: &Served<E>, hello: &Hello) -> Result<Lane, Refused> {
+    let lane = acquaint(served, hello).map_err(|reason| Refused {
+        reason,
+        code: Refusal::Unspecified as i32,
+    })?;
+    match served
+        .directories
+        .stranger(MemberId(hello.from), hello.incarnation)
+    {
+        Some(reason) => Err(Refused {
+            reason,
+            code: Refusal::Wiped as i32,
+        }),
+        None => Ok(lane),
+    }
+}
+
+fn acquaint<E: Env>(served: &Served<E>, hello: &Hello) -> Result<Lane, String> {
     let me = &served.me;
     if hello.cluster_id != me.cluster_id {
         return Err(format!(
@@ -266,6 +286,9 @@ async fn vote<E: Env>(served: &Served<E>, frame: &Frame) -> Answered {
         .map_err(malformed)?
         .request::<E>()
         .map_err(malformed)?;
+    if served.directories.is_wiped() {
+        return Err((ErrorCode::Guarded, "its data directory was wiped".into()));
+    }
     if served.guard.refuses(E::now(), request.leadership_transfer) {
         return Err((
             ErrorCode::Guarded,

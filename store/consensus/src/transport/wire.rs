@@ -52,6 +52,9 @@ pub struct Hello {
     /// Of the program, for logs only.
     #[prost(string, tag = "8")]
     pub version: String,
+    /// Of the sender's data directory.
+    #[prost(fixed64, tag = "9")]
+    pub incarnation: u64,
 }
 #[derive(Clone, PartialEq, Message)]
 pub struct Welcome {
@@ -62,11 +65,24 @@ pub struct Welcome {
     pub features: u64,
     #[prost(string, tag = "3")]
     pub version: String,
+    /// Of the sender's data directory.
+    #[prost(fixed64, tag = "4")]
+    pub incarnation: u64,
 }
 #[derive(Clone, PartialEq, Message)]
 pub struct Refused {
     #[prost(string, tag = "1")]
     pub reason: String,
+    #[prost(enumeration = "Refusal", tag = "2")]
+    pub code: i32,
+}
+/// Refusals that the refused member acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Refusal {
+    Unspecified = 0,
+    /// Guard 5: its data directory is not the one the cluster knows; it must stop.
+    Wiped = 1,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -171,6 +171,7 @@ impl Generator {
                 member: MemberId(self.dice.below(3)),
                 name: "m".into(),
                 client_urls: vec!["http://h:1".into()],
+                incarnation: self.dice.below(3),
             },
         }
     }

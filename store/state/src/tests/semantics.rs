@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    Compare, CompareResult, CompareTarget, OpResult, SortOrder, SortTarget, Txn, TxnOp, TxnResult,
+    Compare, CompareResult, CompareTarget, MemberId, OpResult, SortOrder, SortTarget, Txn, TxnOp,
+    TxnResult,
 };
 
 fn txn(m: &mut Member, txn: Txn) -> TxnResult {
@@ -437,4 +438,28 @@ fn members_with_equal_state_have_equal_hashes_however_they_came_there() {
     b.ok(put("y", "2"));
     a.ok(put("y", "3"));
     assert_ne!(a.state.whole_hash(), b.state.whole_hash());
+}
+
+#[test]
+fn the_first_directory_a_member_told_of_stands() {
+    let mut member = Member::new();
+    let publish = |name: &str, incarnation| {
+        vec![Command::MemberPublish {
+            member: MemberId(1),
+            name: name.into(),
+            client_urls: Vec::new(),
+            incarnation,
+        }]
+    };
+    let mut told = |name: &str, incarnation| {
+        let applied = member.apply(publish(name, incarnation));
+        assert_eq!(applied.outcomes[0].result, Ok(Answer::Published));
+        let known = &member.state.published()[&MemberId(1)];
+        (known.name.clone(), known.incarnation)
+    };
+    assert_eq!(told("none", 0), ("none".into(), 0));
+    assert_eq!(told("first", 7), ("first".into(), 7));
+    assert_eq!(told("wiped", 8), ("first".into(), 7));
+    assert_eq!(told("forgot", 0), ("first".into(), 7));
+    assert_eq!(told("renamed", 7), ("renamed".into(), 7));
 }

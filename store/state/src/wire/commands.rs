@@ -28,10 +28,12 @@ pub fn to_pb(command: &Command) -> pb::Command {
             member,
             name,
             client_urls,
+            incarnation,
         } => Kind::MemberPublish(pb::MemberPublish {
             member: member.0,
             name: name.clone(),
             client_urls: client_urls.clone(),
+            incarnation: *incarnation,
         }),
     };
     pb::Command { kind: Some(kind) }
@@ -62,6 +64,7 @@ pub fn from_pb(command: pb::Command) -> Result<Command, WireError> {
             member: MemberId(publish.member),
             name: publish.name,
             client_urls: publish.client_urls,
+            incarnation: publish.incarnation,
         },
     })
 }

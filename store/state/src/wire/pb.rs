@@ -185,6 +185,8 @@ pub struct MemberPublish {
     pub name: String,
     #[prost(string, repeated, tag = "3")]
     pub client_urls: Vec<String>,
+    #[prost(fixed64, tag = "4")]
+    pub incarnation: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
