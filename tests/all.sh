@@ -31,7 +31,7 @@ suite simulation 600 cargo test --workspace $(targets tests/sim/tests/*.rs) -- -
 suite api 900 cargo test --workspace $(targets tests/api/tests/*.rs) -- --show-output --test-threads=1
 
 # A test that cannot run says SKIP and why; only those on the list may.
-skips=$(grep -E '^SKIP |[1-9][0-9]* ignored' "$log" | sort -u || true)
+skips=$(grep -aE '^SKIP |[1-9][0-9]* ignored' "$log" | sort -u || true)
 unexpected=$(grep -vxFf tests/skips.txt <<<"$skips" | grep . || true)
 if [ -n "$unexpected" ]; then
   echo "skipped, but not on tests/skips.txt:" >&2
