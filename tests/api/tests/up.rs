@@ -20,9 +20,25 @@ fn processes_of(dir: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Ends what a failed test would leave behind.
+struct Down<'a>(&'a Path);
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        if !processes_of(self.0).is_empty() {
+            drop(
+                Command::new(barque())
+                    .args(["down", "--dir"])
+                    .arg(self.0)
+                    .output(),
+            );
+        }
+    }
+}
+
 #[test]
 fn ctrl_c_leaves_no_process() {
     let dir = tempfile::tempdir().expect("a temporary directory");
+    let _down = Down(dir.path());
     let mut up = Command::new(barque())
         .args(["up", "--masters", "1", "--workers", "1", "--dir"])
         .arg(dir.path())
