@@ -13,17 +13,21 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+mod dirs;
 pub mod limits;
 pub mod real;
 pub mod sim;
 pub mod watch;
+
+pub use dirs::{DirError, create_dir_durably};
 
 /// A point of a member's own monotonic clock, in nanoseconds since an arbitrary start. It keeps counting while the
 /// machine is suspended (CLOCK_BOOTTIME), and means nothing on another member.
@@ -142,6 +146,20 @@ pub trait Env: Clone + Copy + Debug + Default + Eq + Ord + Send + Sync + 'static
     }
 }
 
+/// Lets the other tasks of this thread run once.
+pub async fn others_first() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
@@ -170,6 +188,31 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>> + Send;
     /// Takes the lock or fails at once with `WouldBlock` when another process (or member) holds it.
     fn lock(&self, path: &Path) -> impl Future<Output = io::Result<Self::Lock>> + Send;
+    /// Opens an existing file for reads that do not wait for a task: the caller's thread does them.
+    fn reader(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>>;
+    /// Where a library that knows only the machine's own file system finds `path`; `None` where there is no such
+    /// place (a simulated disk).
+    fn native_path(&self, path: &Path) -> Option<PathBuf> {
+        let _ = path;
+        None
+    }
+    /// Room on the file system that holds `dir`, which must exist.
+    fn space(&self, dir: &Path) -> impl Future<Output = io::Result<Space>> + Send;
+}
+
+/// A file open for synchronous reads, from any thread and several at once. It keeps working after the file was renamed
+/// or removed, and sees what is written through a [`File`] once that write has been answered.
+pub trait ReadAt: Debug + Send + Sync + 'static {
+    /// Fills `buf` from `offset` on; `UnexpectedEof` when the file ends before.
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+}
+
+/// How much a file system holds, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What this process may still write; what is kept for root does not count.
+    pub free: u64,
+    pub total: u64,
 }
 
 /// One open file. Operations on one handle are carried out in the order they were first polled.

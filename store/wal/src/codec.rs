@@ -1,28 +1,35 @@
 //! The bytes of the log, as FORMAT.md describes them. Owns the layout of segment headers, batches and records.
-//! Promise: what `seal` made, `read_batch` reads back, at the place it was made for and nowhere else; any changed
-//! bit is noticed.
-//! Not here: files, the order of batches (`recover` judges the chain), what the records mean (`replay`).
+//! Promise: what `seal` made, `open` reads back, at the place it was made for and nowhere else; any changed bit is
+//! noticed, and headers and trailers can be recognised by themselves.
+//! Not here: files, what a bad batch means (`scan`), the order of batches (`recover`), what records mean (`replay`).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::Record;
 
-/// The format this version writes; it reads every older one.
-pub const FORMAT: u16 = 1;
+/// The format this version writes, and the only one it reads.
+pub const FORMAT: u16 = 2;
 /// The oldest format number a reader must know to read what this version writes.
-pub const MIN_READER: u16 = 1;
+pub const MIN_READER: u16 = 2;
 
 /// Bytes of a segment's header; the first batch follows it.
 pub const SEGMENT_HEADER: usize = 64;
 /// Bytes of a batch's header.
-pub const BATCH_HEADER: usize = 32;
+pub const BATCH_HEADER: usize = 40;
+/// Bytes behind a batch's body.
+pub const BATCH_TRAILER: usize = 16;
 /// Bytes of a record before its payload.
 pub const RECORD_HEADER: usize = 24;
-/// Batches start at multiples of this; the search for a valid one after a bad one steps by it.
+/// Batches start at multiples of this; the search for later ones after a bad one steps by it.
 pub const ALIGN: usize = 8;
+/// What a disk writes whole or not at all.
+pub const SECTOR: usize = 512;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"BARQUEWL";
-const BATCH_MAGIC: [u8; 4] = *b"BQB\x01";
+/// No bit flip makes its first byte zero: a zero there says "not written".
+const BATCH_MAGIC: [u8; 4] = *b"BQB\x02";
+/// A batch's last bytes. No bit flip makes the last one zero: a zero there says "not written to the end".
+const TRAILER_MAGIC: [u8; 4] = *b"BQE\xa5";
 
 const KIND_VOTE: u8 = 1;
 const KIND_ENTRY: u8 = 2;
@@ -62,11 +69,14 @@ pub struct Link {
 pub struct SegmentHeader {
     pub segment: u64,
     pub log_id: u64,
+    /// The file's size when it got its name. It may have grown since (a batch larger than a segment), not shrunk.
+    pub bytes: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum HeaderError {
     Bad(&'static str),
+    TooOld { format: u16 },
     TooNew { format: u16, min_reader: u16 },
 }
 
@@ -78,6 +88,7 @@ impl SegmentHeader {
         out[14..16].copy_from_slice(&MIN_READER.to_le_bytes());
         out[16..24].copy_from_slice(&self.segment.to_le_bytes());
         out[24..32].copy_from_slice(&self.log_id.to_le_bytes());
+        out[32..40].copy_from_slice(&self.bytes.to_le_bytes());
         let crc = segment_crc(&out);
         out[8..12].copy_from_slice(&crc.to_le_bytes());
         out
@@ -98,9 +109,13 @@ impl SegmentHeader {
         if min_reader > FORMAT {
             return Err(HeaderError::TooNew { format, min_reader });
         }
+        if format < FORMAT {
+            return Err(HeaderError::TooOld { format });
+        }
         Ok(SegmentHeader {
             segment: u64_at(header, 16),
             log_id: u64_at(header, 24),
+            bytes: u64_at(header, 32),
         })
     }
 }
@@ -148,116 +163,154 @@ pub fn begin(batch: &mut BytesMut) {
 
 /// The size of a batch once it is sealed.
 pub fn sealed_len(batch: &BytesMut) -> usize {
-    batch.len().next_multiple_of(ALIGN)
+    batch.len().next_multiple_of(ALIGN) + BATCH_TRAILER
 }
 
-/// Fills in the header of a batch made of `records` records and returns its link.
+/// Fills in the header and the trailer of a batch made of `records` records and returns its link.
 pub fn seal(batch: &mut BytesMut, records: u32, place: Place, previous: Link) -> Link {
-    let len = sealed_len(batch);
-    batch.put_bytes(0, len - batch.len());
-    let body = u32::try_from(len - BATCH_HEADER).expect("APPEND_BYTES_MAX is below 4 GiB");
+    let end = batch.len().next_multiple_of(ALIGN);
+    batch.put_bytes(0, end - batch.len());
+    let body = u32::try_from(end - BATCH_HEADER).expect("APPEND_BYTES_MAX is below 4 GiB");
     let number = previous.number + 1;
     batch[..4].copy_from_slice(&BATCH_MAGIC);
     batch[8..16].copy_from_slice(&number.to_le_bytes());
     batch[16..20].copy_from_slice(&body.to_le_bytes());
     batch[20..24].copy_from_slice(&previous.crc.to_le_bytes());
     batch[24..28].copy_from_slice(&records.to_le_bytes());
-    let crc = crc32c::crc32c_append(place.seed(), &batch[8..]);
+    // Stand-ins for the checksums: what is counted as zero must be zero in the end.
+    batch[4..8].fill(0xff);
+    batch[36..40].fill(0xff);
+    batch.put_slice(&[0xff; BATCH_TRAILER]);
+    let zero = zero_sectors(batch, place.offset);
+    batch[28..32].copy_from_slice(&zero.to_le_bytes());
+    let seed = place.seed();
+    let crc = batch_crc(&batch[..end], seed);
     batch[4..8].copy_from_slice(&crc.to_le_bytes());
+    let header_crc = crc32c::crc32c_append(seed, &batch[..36]);
+    batch[36..40].copy_from_slice(&header_crc.to_le_bytes());
+    batch[end..].copy_from_slice(&trailer(end + BATCH_TRAILER, crc, seed));
     Link { number, crc }
 }
 
-/// A batch whose checksum is right.
+/// Of `batch[..end]`, its header included and its trailer not.
+fn batch_crc(bytes: &[u8], seed: u32) -> u32 {
+    let crc = crc32c::crc32c_append(seed, &bytes[8..36]);
+    crc32c::crc32c_append(crc, &bytes[BATCH_HEADER..])
+}
+
+fn trailer(len: usize, crc: u32, seed: u32) -> [u8; BATCH_TRAILER] {
+    let mut out = [0; BATCH_TRAILER];
+    let len = u32::try_from(len).expect("APPEND_BYTES_MAX is below 4 GiB");
+    out[..4].copy_from_slice(&len.to_le_bytes());
+    out[4..8].copy_from_slice(&crc.to_le_bytes());
+    let own = crc32c::crc32c_append(seed, &out[..8]);
+    out[8..12].copy_from_slice(&own.to_le_bytes());
+    out[12..].copy_from_slice(&TRAILER_MAGIC);
+    out
+}
+
+/// How many of the sectors that `bytes` touch, lying at `offset` of a file, hold nothing but zeros of it.
+pub fn zero_sectors(bytes: &[u8], offset: u64) -> u32 {
+    let first = SECTOR - (offset % SECTOR as u64) as usize;
+    let (head, rest) = bytes.split_at(first.min(bytes.len()));
+    let zero = |part: &&[u8]| all_zero(part);
+    let count = std::iter::once(head)
+        .chain(rest.chunks(SECTOR))
+        .filter(zero)
+        .count();
+    u32::try_from(count).expect("a batch has fewer sectors than bytes")
+}
+
+/// A batch's header whose own checksum is right; the rest of the batch may be missing or damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub link: Link,
+    /// Checksum of the batch before it.
+    pub previous_crc: u32,
+    /// Bytes of the whole batch.
+    pub len: usize,
+    /// Sectors that hold nothing but zeros of it.
+    pub zero_sectors: u32,
+    records: u32,
+}
+
+/// The header that `rest`, lying at `place`, begins with.
+pub fn head(rest: &[u8], place: Place) -> Option<Head> {
+    let header = rest.get(..BATCH_HEADER)?;
+    // The magic first, so that a search computes the checksum for next to no offset.
+    if header[..4] != BATCH_MAGIC
+        || u32_at(header, 36) != crc32c::crc32c_append(place.seed(), &header[..36])
+    {
+        return None;
+    }
+    Some(Head {
+        link: Link {
+            number: u64_at(header, 8),
+            crc: u32_at(header, 4),
+        },
+        previous_crc: u32_at(header, 20),
+        len: BATCH_HEADER + u32_at(header, 16) as usize + BATCH_TRAILER,
+        zero_sectors: u32_at(header, 28),
+        records: u32_at(header, 24),
+    })
+}
+
+/// Where the batch begins whose trailer lies at `at` of the segment; the rest of it may be missing or damaged.
+pub fn trailer_start(segment: &[u8], at: usize, mut place: Place) -> Option<u64> {
+    let end = at.checked_add(BATCH_TRAILER)?;
+    let found = segment.get(at..end)?;
+    if found[12..] != TRAILER_MAGIC {
+        return None;
+    }
+    let len = u32_at(found, 0) as usize;
+    place.offset = end.checked_sub(len)? as u64;
+    (found == trailer(len, u32_at(found, 4), place.seed())).then_some(place.offset)
+}
+
+/// A batch that is whole: every checksum is right.
 #[derive(Debug)]
 pub struct Batch<'a> {
     pub link: Link,
     /// Checksum of the batch before it.
     pub previous_crc: u32,
-    /// All its bytes, header included.
+    /// All its bytes, header and trailer included.
     pub bytes: &'a [u8],
     records: u32,
 }
 
-/// What stands where a batch could begin.
-#[derive(Debug)]
-pub enum Found<'a> {
-    Batch(Batch<'a>),
-    /// Nothing but zeros up to the end of the segment.
-    End,
-    Bad(&'static str),
-}
-
-/// Looks for a batch at `place.offset` of the segment whose bytes are `segment`.
-pub fn read_batch(segment: &[u8], place: Place) -> Found<'_> {
-    let rest = usize::try_from(place.offset)
-        .ok()
-        .and_then(|offset| segment.get(offset..))
-        .unwrap_or_default();
-    match check(rest, place) {
-        Ok(batch) => Found::Batch(batch),
-        Err(_) if all_zero(rest) => Found::End,
-        Err(why) => Found::Bad(why),
-    }
-}
-
-fn check(rest: &[u8], place: Place) -> Result<Batch<'_>, &'static str> {
-    let Some(header) = rest.get(..BATCH_HEADER) else {
-        return Err("the segment ends inside a batch header");
-    };
-    if header[..4] != BATCH_MAGIC {
-        return Err("no batch begins here");
-    }
-    let body = u32_at(header, 16) as usize;
-    let Some(bytes) = rest.get(..BATCH_HEADER + body) else {
-        return Err("the batch is longer than its segment");
-    };
-    let crc = u32_at(header, 4);
-    if crc != crc32c::crc32c_append(place.seed(), &bytes[8..]) {
-        return Err("the checksum of the batch is wrong");
-    }
-    Ok(Batch {
-        link: Link {
-            number: u64_at(header, 8),
-            crc,
-        },
-        previous_crc: u32_at(header, 20),
+/// The batch that `rest`, lying at `place`, begins with.
+pub fn open<'a>(rest: &'a [u8], place: Place, head: &Head) -> Option<Batch<'a>> {
+    let bytes = rest.get(..head.len)?;
+    let (content, found) = bytes.split_at(head.len - BATCH_TRAILER);
+    let (crc, seed) = (head.link.crc, place.seed());
+    let whole = found == trailer(head.len, crc, seed) && crc == batch_crc(content, seed);
+    whole.then_some(Batch {
+        link: head.link,
+        previous_crc: head.previous_crc,
         bytes,
-        records: u32_at(header, 24),
+        records: head.records,
     })
 }
 
-/// The offset of the first valid batch at or after `place.offset`, whatever its number.
-pub fn find_batch(segment: &[u8], mut place: Place) -> Option<u64> {
-    let end = segment.len() as u64;
-    place.offset = place.offset.next_multiple_of(ALIGN as u64);
-    while place.offset + BATCH_HEADER as u64 <= end {
-        // The magic is compared first, so that the checksum is computed for next to no offset.
-        if let Found::Batch(_) = peek(segment, place) {
-            return Some(place.offset);
-        }
-        place.offset += ALIGN as u64;
-    }
-    None
-}
-
-fn peek(segment: &[u8], place: Place) -> Found<'_> {
-    let rest = &segment[usize::try_from(place.offset).expect("below the segment's length")..];
-    match check(rest, place) {
-        Ok(batch) => Found::Batch(batch),
-        Err(why) => Found::Bad(why),
-    }
-}
-
 pub fn all_zero(bytes: &[u8]) -> bool {
-    // Words first: this runs over the whole unused rest of a segment at each start.
-    let mut words = bytes.chunks_exact(8);
-    words.all(|word| word == [0; 8]) && words.remainder().iter().all(|byte| *byte == 0)
+    first_nonzero(bytes).is_none()
+}
+
+/// Where the first byte lies that is not zero.
+pub fn first_nonzero(bytes: &[u8]) -> Option<usize> {
+    // Whole blocks first: this runs over the whole unused rest of a segment at each start.
+    const BLOCK: usize = 4096;
+    let block = bytes
+        .chunks(BLOCK)
+        .position(|block| block != &[0; BLOCK][..block.len()])?;
+    let rest = &bytes[block * BLOCK..];
+    Some(block * BLOCK + rest.iter().position(|byte| *byte != 0)?)
 }
 
 impl Batch<'_> {
     /// Its records. An error means that a valid checksum covers nonsense: a bug in the writer, not the disk.
     pub fn records(&self) -> Result<Vec<Record>, &'static str> {
-        let mut rest = &self.bytes[BATCH_HEADER..];
+        let mut rest = &self.bytes[BATCH_HEADER..self.bytes.len() - BATCH_TRAILER];
         let mut records =
             Vec::with_capacity((self.records as usize).min(rest.len() / RECORD_HEADER));
         for _ in 0..self.records {
@@ -299,145 +352,4 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const PLACE: Place = Place {
-        log_id: 7,
-        segment: 3,
-        offset: 64,
-    };
-
-    fn sealed(records: &[Record], place: Place, previous: Link) -> BytesMut {
-        let mut batch = BytesMut::new();
-        begin(&mut batch);
-        records.iter().for_each(|r| encode(r, &mut batch));
-        seal(&mut batch, records.len() as u32, place, previous);
-        batch
-    }
-
-    fn at(place: Place, batch: &[u8]) -> Vec<u8> {
-        let mut segment = vec![0; place.offset as usize];
-        segment.extend_from_slice(batch);
-        segment.extend_from_slice(&[0; 40]);
-        segment
-    }
-
-    fn record() -> impl Strategy<Value = Record> {
-        let payload = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
-        prop_oneof![
-            payload().prop_map(Record::Vote),
-            (any::<u64>(), any::<u64>(), payload()).prop_map(|(index, term, payload)| {
-                Record::Entry {
-                    index,
-                    term,
-                    payload,
-                }
-            }),
-            any::<u64>().prop_map(|index| Record::TruncateAfter { index }),
-            any::<(u64, u64)>().prop_map(|(index, term)| Record::Purge { index, term }),
-            any::<(u64, u64)>().prop_map(|(index, term)| Record::Committed { index, term }),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn records_come_back_as_they_were(records in proptest::collection::vec(record(), 0..8), crc: u32) {
-            let previous = Link { number: 41, crc };
-            let batch = sealed(&records, PLACE, previous);
-            let segment = at(PLACE, &batch);
-            let Found::Batch(found) = read_batch(&segment, PLACE) else { panic!("the batch was not found") };
-            prop_assert_eq!(found.link.number, 42);
-            prop_assert_eq!(found.previous_crc, crc);
-            prop_assert_eq!(found.bytes, &batch[..]);
-            prop_assert_eq!(found.records().unwrap(), records);
-        }
-
-        #[test]
-        fn arbitrary_bytes_are_refused_not_trusted(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let segment = at(PLACE, &bytes);
-            prop_assert!(!matches!(read_batch(&segment, PLACE), Found::Batch(_)));
-            let _ = SegmentHeader::decode(&bytes);
-        }
-    }
-
-    #[test]
-    fn every_flipped_bit_of_a_batch_is_noticed() {
-        let records = [Record::Entry {
-            index: 5,
-            term: 2,
-            payload: Bytes::from_static(b"odd"),
-        }];
-        let batch = sealed(&records, PLACE, Link::default());
-        assert_eq!(batch.len() % ALIGN, 0, "padding is part of the batch");
-        for bit in 0..batch.len() * 8 {
-            let mut bad = batch.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            let segment = at(PLACE, &bad);
-            assert!(
-                matches!(read_batch(&segment, PLACE), Found::Bad(_)),
-                "bit {bit} of the batch was not noticed"
-            );
-        }
-    }
-
-    #[test]
-    fn every_flipped_bit_of_a_segment_header_is_noticed() {
-        let header = SegmentHeader {
-            segment: 9,
-            log_id: 77,
-        };
-        assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
-        for bit in 0..SEGMENT_HEADER * 8 {
-            let mut bad = header.encode();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                matches!(SegmentHeader::decode(&bad), Err(HeaderError::Bad(_))),
-                "bit {bit} of the header was not noticed"
-            );
-        }
-    }
-
-    #[test]
-    fn a_newer_format_says_so() {
-        let mut bytes = SegmentHeader {
-            segment: 1,
-            log_id: 1,
-        }
-        .encode();
-        bytes[12..14].copy_from_slice(&9u16.to_le_bytes());
-        bytes[14..16].copy_from_slice(&8u16.to_le_bytes());
-        let crc = segment_crc(&bytes);
-        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(
-            SegmentHeader::decode(&bytes),
-            Err(HeaderError::TooNew {
-                format: 9,
-                min_reader: 8
-            })
-        );
-    }
-
-    #[test]
-    fn a_batch_copied_elsewhere_is_not_a_batch() {
-        let batch = sealed(&[], PLACE, Link::default());
-        for elsewhere in [
-            Place {
-                offset: 72,
-                ..PLACE
-            },
-            Place {
-                segment: 4,
-                ..PLACE
-            },
-            Place { log_id: 8, ..PLACE },
-        ] {
-            assert_eq!(find_batch(&at(elsewhere, &batch), elsewhere), None);
-        }
-        assert_eq!(
-            find_batch(&at(PLACE, &batch), Place { offset: 8, ..PLACE }),
-            Some(64)
-        );
-    }
-}
+mod tests;

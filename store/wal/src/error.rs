@@ -32,6 +32,12 @@ pub enum WalError {
         format: u16,
         min_reader: u16,
     },
+    /// Written before the first release; nobody has data in it that is worth code.
+    #[error(
+        "{file} has format {format}, of a version before the first release; this one reads format {}. Start this member with an empty data directory as a new member (its peers send it everything), or restore a snapshot saved by the version that wrote it",
+        crate::codec::FORMAT
+    )]
+    TooOld { file: PathBuf, format: u16 },
     /// A bug above the log, caught before it reached the disk.
     #[error("entry {got} was appended where entry {expected} was due")]
     Gap { expected: u64, got: u64 },

@@ -5,21 +5,24 @@
 //! rename or directory sync is final.
 //! Not here: what votes and entries mean, when to purge, what to do about a damaged log (all `consensus`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use barque_store_env::{Disk, Env};
+use barque_store_env::{Disk, Env, create_dir_durably};
 use bytes::Bytes;
 use futures::future::Either;
 use tokio::sync::Notify;
 
 mod codec;
 mod error;
+mod keeper;
 pub mod limits;
 mod queue;
 mod recover;
 mod replay;
+mod scan;
 mod segment;
+mod sync_times;
 mod writer;
 
 #[cfg(test)]
@@ -32,6 +35,7 @@ mod tests;
 
 pub use error::WalError;
 use queue::Shared;
+pub use sync_times::{SYNC_BOUNDS_SECONDS, SyncTimes};
 
 /// One thing to remember.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +61,8 @@ pub struct RecordNumber(pub u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Size of a segment file; a batch larger than it gets a longer one of its own.
+    /// Size of a segment file, at least [`limits::SEGMENT_BYTES_MIN`]; a batch larger than it gets a longer one of its
+    /// own. It may differ from open to open.
     pub segment_bytes: u64,
     /// Off only where losing data does not matter.
     pub fsync: bool,
@@ -66,7 +71,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            segment_bytes: 64 << 20,
+            segment_bytes: limits::SEGMENT_BYTES,
             fsync: true,
         }
     }
@@ -99,6 +104,17 @@ pub struct Stats {
     /// Of these batches, those that were fdatasynced.
     pub syncs: u64,
     /// Bytes of records.
+    pub bytes: u64,
+    /// Purged segments that became the next one.
+    pub recycled: u64,
+}
+
+/// What the log takes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Segment files, the one filled ahead included.
+    pub segments: u64,
+    /// Their bytes, unused parts included: they are allocated.
     pub bytes: u64,
 }
 
@@ -154,10 +170,14 @@ impl<E: Env> Wal<E> {
         })?;
         let (resume, recovered) = recover::recover::<E>(disk, dir, options).await?;
 
-        let bytes_on_disk = (resume.older.iter().map(|span| span.bytes).sum::<u64>())
-            + resume.active.bytes
-            + resume.ready.as_ref().map_or(0, |(span, _)| span.bytes);
-        let (shared, told) = Shared::new(resume.meta.clone(), resume.last_index, bytes_on_disk);
+        let spans = (resume.older.iter())
+            .chain([&resume.active])
+            .chain(resume.ready.as_ref().map(|(span, _)| span));
+        let space = spans.fold(Space::default(), |space, span| Space {
+            segments: space.segments + 1,
+            bytes: space.bytes + span.bytes,
+        });
+        let (shared, told) = Shared::new(resume.meta.clone(), resume.last_index, space);
         let shared = Arc::new(shared);
         let ended = Arc::new(Notify::new());
         writer::start::<E>(resume, lock, shared.clone(), told, ended.clone());
@@ -213,7 +233,16 @@ impl<E: Env> Wal<E> {
 
     /// Bytes of all segment files, the one written ahead included.
     pub fn bytes_on_disk(&self) -> u64 {
-        self.handle.shared.bytes_on_disk()
+        self.space().bytes
+    }
+
+    pub fn space(&self) -> Space {
+        self.handle.shared.space()
+    }
+
+    /// How long the syncs took. Waits for nobody: any thread may ask at any time.
+    pub fn sync_times(&self) -> SyncTimes {
+        self.handle.shared.sync_clock.read()
     }
 
     pub fn stats(&self) -> Stats {
@@ -246,43 +275,7 @@ impl<E: Env> Wal<E> {
 
 /// Makes `dir` and its parents, one by one, and each one's name durable before the next is made.
 pub async fn create_dir<D: Disk>(disk: &D, dir: &Path) -> Result<(), WalError> {
-    let failed = |operation, path: &Path| {
-        let path: PathBuf = path.to_owned();
-        move |cause| WalError::io(operation, path, cause)
-    };
-    let mut missing = Vec::new();
-    for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-        if disk
-            .exists(ancestor)
-            .await
-            .map_err(failed("looking for", ancestor))?
-        {
-            // A start that was killed may have made this one and not come to the sync.
-            match disk.sync_dir(parent(ancestor)).await {
-                // Then it was not this program that made it.
-                Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {}
-                done => done.map_err(failed("directory sync", parent(ancestor)))?,
-            }
-            break;
-        }
-        missing.push(ancestor);
-    }
-    for path in missing.into_iter().rev() {
-        disk.create_dir_all(path)
-            .await
-            .map_err(failed("creation", path))?;
-        disk.sync_dir(parent(path))
-            .await
-            .map_err(failed("directory sync", parent(path)))?;
-    }
-    Ok(())
-}
-
-/// The directory that holds the path's name; the root's is itself.
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => path,
-    }
+    create_dir_durably(disk, dir)
+        .await
+        .map_err(|error| WalError::io(error.operation, error.path, error.cause))
 }

@@ -21,15 +21,29 @@ pub const APPEND_BYTES_MAX: usize = 1 << 30;
 /// after a restart, so an fdatasync of their own is not worth its time.
 pub const LAZY: Duration = Duration::from_millis(50);
 
-/// Segments written ahead. One is enough: filling one takes a small part of the time that using one takes. When the
-/// writer is faster, it waits for the fill.
+/// The usual size of a segment. A log takes the segments that hold what is not purged, and at most
+/// [`SEGMENTS_AHEAD`] more: a small store's is 64 MiB at most times. Smaller ones would rotate several times a second
+/// under full load, larger ones hold on to purged entries for longer.
+pub const SEGMENT_BYTES: u64 = 32 << 20;
+
+/// Segments beside those in use: the next one, filled ahead. It is the purged segment that went last, recycled, when
+/// there was one by the time half of the present one was used; else a new file. Purged segments beyond that are
+/// removed. One is enough: filling one takes less time than using half of one, mostly. When the writer is faster, it
+/// waits for the fill.
 pub const SEGMENTS_AHEAD: usize = 1;
+
+/// A sync that takes longer is worth a warning: leases and elections are counted in seconds.
+pub const SYNC_SLOW: Duration = Duration::from_secs(1);
+
+/// The least time between two such warnings, so that a disk that stays slow does not fill the log of the process.
+/// Those in between are counted in the next one.
+pub const SYNC_SLOW_PAUSE: Duration = Duration::from_secs(10);
 
 /// Bytes zero-filled per write and sync, so that filling ahead never delays a batch's fdatasync by more than a few
 /// milliseconds.
 pub const FILL_BYTES: usize = 1 << 20;
 
-/// Removals waiting for the task that carries them out. When full: the segment stays for the next purge.
+/// Purged segments waiting for the task that recycles or removes them. When full: the segment stays for the next batch.
 pub const REMOVALS_MAX: usize = 16;
 
 /// The smallest segment: room for the header and a batch of small records, so that tests can rotate often.

@@ -14,7 +14,8 @@ use crate::codec;
 use crate::error::WalError;
 use crate::limits::{APPEND_BYTES_MAX, BATCH_BYTES_MAX};
 use crate::replay::Meta;
-use crate::{Done, Record, RecordNumber, Stats};
+use crate::sync_times::SyncClock;
+use crate::{Done, Record, RecordNumber, Space, Stats};
 
 /// A batch that is still being filled.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ struct Queue {
     closing: bool,
     /// Why nothing can be appended any more.
     ended: Option<WalError>,
-    bytes_on_disk: u64,
+    space: Space,
     stats: Stats,
 }
 
@@ -69,6 +70,7 @@ pub struct Shared {
     pub work: Notify,
     pub durable: watch::Receiver<u64>,
     pub end: watch::Receiver<Option<WalError>>,
+    pub sync_clock: SyncClock,
 }
 
 /// What the writer should do.
@@ -82,13 +84,13 @@ pub enum Next {
 }
 
 impl Shared {
-    pub fn new(meta: Meta, last_index: Option<u64>, bytes_on_disk: u64) -> (Self, Told) {
+    pub fn new(meta: Meta, last_index: Option<u64>, space: Space) -> (Self, Told) {
         let (durable_in, durable) = watch::channel(0);
         let (end_in, end) = watch::channel(None);
         let queue = Queue {
             meta,
             next_index: last_index.map(|index| index + 1),
-            bytes_on_disk,
+            space,
             ..Queue::default()
         };
         let shared = Shared {
@@ -96,6 +98,7 @@ impl Shared {
             work: Notify::new(),
             durable,
             end,
+            sync_clock: SyncClock::default(),
         };
         let told = Told {
             durable: durable_in,
@@ -233,20 +236,28 @@ impl Shared {
         self.work.notify_one();
     }
 
-    pub fn disk_grew(&self, bytes: u64) {
-        self.queue().bytes_on_disk += bytes;
+    pub fn disk_grew(&self, segments: u64, bytes: u64) {
+        let space = &mut self.queue().space;
+        space.segments += segments;
+        space.bytes += bytes;
     }
 
-    pub fn disk_shrank(&self, bytes: u64) {
-        self.queue().bytes_on_disk -= bytes;
+    pub fn disk_shrank(&self, segments: u64, bytes: u64) {
+        let space = &mut self.queue().space;
+        space.segments -= segments;
+        space.bytes -= bytes;
+    }
+
+    pub fn recycled(&self) {
+        self.queue().stats.recycled += 1;
     }
 
     pub fn pending_bytes(&self) -> u64 {
         self.queue().pending
     }
 
-    pub fn bytes_on_disk(&self) -> u64 {
-        self.queue().bytes_on_disk
+    pub fn space(&self) -> Space {
+        self.queue().space
     }
 
     pub fn stats(&self) -> Stats {

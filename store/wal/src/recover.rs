@@ -9,10 +9,11 @@ use std::path::Path;
 use barque_store_env::{Disk, Env, File, Open};
 use bytes::Bytes;
 
-use crate::codec::{self, Found, HeaderError, Link, Place, SEGMENT_HEADER, SegmentHeader};
+use crate::codec::{self, ALIGN, HeaderError, Link, Place, SEGMENT_HEADER, SegmentHeader};
 use crate::error::WalError;
 use crate::limits::{FILL_BYTES, SEGMENT_BYTES_MIN};
 use crate::replay::{Meta, Replay};
+use crate::scan::{self, Found};
 use crate::segment::{self, Dir, Span};
 use crate::{Options, Record, Recovered};
 
@@ -37,7 +38,15 @@ struct Tail {
     segment: u64,
     offset: u64,
     last: Option<(u64, Bytes)>,
-    torn: bool,
+}
+
+/// A write that a crash cut off, unless evidence of a later batch turns up.
+struct Torn {
+    segment: u64,
+    offset: u64,
+    why: &'static str,
+    /// All bytes of the segment.
+    bytes: Bytes,
 }
 
 pub async fn recover<E: Env>(
@@ -52,6 +61,7 @@ pub async fn recover<E: Env>(
         segment_bytes: options.segment_bytes.max(SEGMENT_BYTES_MIN),
         fsync: options.fsync,
     };
+    // Whatever it held was not part of the log any more, or not yet.
     segment::remove_if_there(&dir.disk, &path.join(segment::FILLING)).await?;
     let names = dir
         .disk
@@ -66,7 +76,7 @@ pub async fn recover<E: Env>(
     if numbers.is_empty() {
         dir.log_id = E::random();
         // Segment 1 is the only one whose number says that nothing came before it.
-        dir.prepare(1, || true).await?;
+        dir.prepare(1, None, || true).await?;
         numbers.push(1);
     }
     // A name that is seen may not be durable: a start before this one was killed between rename and sync.
@@ -97,8 +107,8 @@ struct Scan {
     link: Option<Link>,
     spans: VecDeque<Span>,
     tail: Tail,
-    /// A bad batch: no valid one may follow.
-    bad: Option<(u64, u64, &'static str)>,
+    /// No batch may follow it.
+    torn: Option<Torn>,
 }
 
 impl Scan {
@@ -111,9 +121,8 @@ impl Scan {
                 segment: first,
                 offset: SEGMENT_HEADER as u64,
                 last: None,
-                torn: false,
             },
-            bad: None,
+            torn: None,
         }
     }
 
@@ -121,69 +130,82 @@ impl Scan {
         &mut self,
         dir: &Dir<D>,
         number: u64,
-        bytes: &[u8],
+        bytes: &Bytes,
+    ) -> Result<(), WalError> {
+        let mut span = Span {
+            segment: number,
+            bytes: bytes.len() as u64,
+            max_index: None,
+        };
+        if let Some(torn) = &self.torn {
+            // A segment is written to only when all before it is synced.
+            if let Some(at) = codec::first_nonzero(&bytes[SEGMENT_HEADER..]) {
+                return Err(torn.followed(dir, number, (SEGMENT_HEADER + at) as u64));
+            }
+        } else {
+            self.batches(dir, number, bytes, &mut span)?;
+        }
+        self.spans.push_back(span);
+        Ok(())
+    }
+
+    fn batches<D: Disk>(
+        &mut self,
+        dir: &Dir<D>,
+        number: u64,
+        bytes: &Bytes,
+        span: &mut Span,
     ) -> Result<(), WalError> {
         let mut place = Place {
             log_id: dir.log_id,
             segment: number,
             offset: SEGMENT_HEADER as u64,
         };
-        let mut max_index = None;
-        while self.bad.is_none() {
-            match codec::read_batch(bytes, place) {
+        loop {
+            let corrupt = |what: String| corrupt(dir, number, place.offset, what);
+            match scan::read_batch(bytes, place) {
                 Found::Batch(batch) => {
                     if let Some(link) = self.link
                         && (batch.link.number != link.number + 1 || batch.previous_crc != link.crc)
                     {
-                        let what = format!(
+                        return Err(corrupt(format!(
                             "batch {} stands where batch {} should follow",
                             batch.link.number,
                             link.number + 1
-                        );
-                        return Err(corrupt(dir, number, place.offset, what));
+                        )));
                     }
-                    let records = batch
-                        .records()
-                        .map_err(|what| corrupt(dir, number, place.offset, what))?;
-                    for record in records {
+                    for record in batch.records().map_err(|what| corrupt(what.to_owned()))? {
                         if let Record::Entry { index, .. } = record {
-                            max_index = max_index.max(Some(index));
+                            span.max_index = span.max_index.max(Some(index));
                         }
-                        self.replay
-                            .apply(record)
-                            .map_err(|what| corrupt(dir, number, place.offset, what))?;
+                        self.replay.apply(record).map_err(corrupt)?;
                     }
+                    let end = place.offset + batch.bytes.len() as u64;
                     self.link = Some(batch.link);
                     self.tail = Tail {
                         segment: number,
-                        offset: place.offset + batch.bytes.len() as u64,
-                        last: Some((place.offset, Bytes::copy_from_slice(batch.bytes))),
-                        torn: false,
+                        offset: end,
+                        last: Some((place.offset, bytes.slice_ref(batch.bytes))),
                     };
-                    place.offset = self.tail.offset;
+                    place.offset = end;
                 }
-                Found::End => break,
-                Found::Bad(why) => {
-                    self.bad = Some((number, place.offset, why));
-                    self.tail.torn = true;
+                Found::End => return Ok(()),
+                Found::Damaged(why) => return Err(corrupt(why.to_owned())),
+                Found::Torn { why, end } => {
+                    let torn = Torn {
+                        segment: number,
+                        offset: place.offset,
+                        why,
+                        bytes: bytes.clone(),
+                    };
+                    if let Some(at) = scan::later(bytes, place, end) {
+                        return Err(torn.followed(dir, number, at));
+                    }
+                    self.torn = Some(torn);
+                    return Ok(());
                 }
             }
         }
-        if let Some((bad_segment, bad_offset, why)) = self.bad
-            && let Some(later) = codec::find_batch(bytes, place)
-        {
-            let what = format!(
-                "{why}, but a valid batch follows in {} at offset {later}",
-                dir.file(number).display()
-            );
-            return Err(corrupt(dir, bad_segment, bad_offset, what));
-        }
-        self.spans.push_back(Span {
-            segment: number,
-            bytes: bytes.len() as u64,
-            max_index,
-        });
-        Ok(())
     }
 
     async fn finish<D: Disk>(
@@ -215,16 +237,15 @@ impl Scan {
         let active = older
             .pop_back()
             .expect("the tail lies in a segment that was read");
-        if let Some((segment, offset, why)) = self.bad {
+        let file = open(dir, active.segment).await?;
+        if let Some(torn) = &self.torn {
             tracing::warn!(
-                file = %dir.file(segment).display(), offset, why,
+                file = %dir.file(torn.segment).display(), offset = torn.offset, why = torn.why,
                 "the last write before the stop was cut off; its unacknowledged records are dropped"
             );
-        }
-
-        let file = open(dir, active.segment).await?;
-        if tail.torn {
-            zero(dir, active.segment, &file, tail.offset, active.bytes).await?;
+            if torn.segment == active.segment {
+                torn.clear(dir, &file).await?;
+            }
         }
         if dir.fsync {
             persist(dir, active.segment, &file, tail.last).await?;
@@ -234,8 +255,10 @@ impl Scan {
         for span in after {
             if span.segment == active.segment + 1 {
                 let file = open(dir, span.segment).await?;
-                if tail.torn {
-                    zero(dir, span.segment, &file, SEGMENT_HEADER as u64, span.bytes).await?;
+                if let Some(torn) = &self.torn
+                    && torn.segment == span.segment
+                {
+                    torn.clear(dir, &file).await?;
                 }
                 ready = Some((span, file));
             } else {
@@ -278,31 +301,45 @@ async fn persist<D: Disk>(
     .map_err(|cause| WalError::io("sync", dir.file(segment), cause))
 }
 
-/// Zeros what a cut-off write left behind, so that a later search never meets it.
-async fn zero<D: Disk>(
-    dir: &Dir<D>,
-    segment: u64,
-    file: &D::File,
-    from: u64,
-    to: u64,
-) -> Result<(), WalError> {
-    let failed = |operation| move |cause| WalError::io(operation, dir.file(segment), cause);
-    let mut offset = from;
-    while offset < to {
-        let len = (to - offset).min(FILL_BYTES as u64) as usize;
-        let bytes = file.read_at(offset, len).await.map_err(failed("read"))?;
-        if !codec::all_zero(&bytes) {
-            let zeros = Bytes::from(vec![0; len]);
-            file.write_at(offset, zeros)
-                .await
-                .map_err(failed("write"))?;
+impl Torn {
+    /// It was synced after all: something was written after it.
+    fn followed<D: Disk>(&self, dir: &Dir<D>, segment: u64, offset: u64) -> WalError {
+        let what = format!(
+            "{}, but it was synced once: a later batch left bytes in {} at offset {offset}",
+            self.why,
+            dir.file(segment).display()
+        );
+        corrupt(dir, self.segment, self.offset, what)
+    }
+
+    /// Zeros what the write left behind, as the segment must be zero where it is written next.
+    async fn clear<D: Disk>(&self, dir: &Dir<D>, file: &D::File) -> Result<(), WalError> {
+        let failed =
+            |operation| move |cause| WalError::io(operation, dir.file(self.segment), cause);
+        let bytes = &self.bytes[self.offset as usize..];
+        // First and by itself the start, which says "not written": a crash in the middle of what follows could leave
+        // what looks like a damaged batch.
+        let mut from = 0;
+        let mut len = ALIGN.min(bytes.len());
+        while from < bytes.len() {
+            if !codec::all_zero(&bytes[from..from + len]) {
+                let offset = self.offset + from as u64;
+                let zeros = Bytes::from(vec![0; len]);
+                file.write_at(offset, zeros)
+                    .await
+                    .map_err(failed("write"))?;
+                if from == 0 && dir.fsync {
+                    file.sync_data().await.map_err(failed("sync"))?;
+                }
+            }
+            from += len;
+            len = (bytes.len() - from).min(FILL_BYTES);
         }
-        offset += len as u64;
+        if dir.fsync {
+            file.sync_data().await.map_err(failed("sync"))?;
+        }
+        Ok(())
     }
-    if dir.fsync {
-        file.sync_data().await.map_err(failed("sync"))?;
-    }
-    Ok(())
 }
 
 async fn open<D: Disk>(dir: &Dir<D>, segment: u64) -> Result<D::File, WalError> {
@@ -334,6 +371,10 @@ fn read_header<D: Disk>(
     bytes: &[u8],
 ) -> Result<SegmentHeader, WalError> {
     match SegmentHeader::decode(bytes) {
+        Ok(header) if header.segment == segment && (bytes.len() as u64) < header.bytes => {
+            let what = format!("the file ends here, but was {} bytes long", header.bytes);
+            Err(corrupt(dir, segment, bytes.len() as u64, what))
+        }
         Ok(header) if header.segment == segment => Ok(header),
         Ok(header) => {
             let what = format!("the file holds segment {}", header.segment);
@@ -343,6 +384,10 @@ fn read_header<D: Disk>(
             file: dir.file(segment),
             format,
             min_reader,
+        }),
+        Err(HeaderError::TooOld { format }) => Err(WalError::TooOld {
+            file: dir.file(segment),
+            format,
         }),
         Err(HeaderError::Bad(what)) => Err(corrupt(dir, segment, 0, what)),
     }

@@ -1,4 +1,4 @@
-//! Segment files: names, zero-filling ahead, removal.
+//! Segment files: names, zero-filling ahead, recycling, removal.
 //! Promise: a file that bears a segment's name is whole (header and zeros, synced) before the name exists; names are
 //! durable before anything is written that counts on them; files go oldest first.
 //! Not here: batches.
@@ -52,10 +52,12 @@ impl<D: Disk> Dir<D> {
         self.path.join(name(segment))
     }
 
-    /// Makes the next segment. `wanted` is asked between writes; false gives up (`None`).
+    /// Makes the next segment: out of the file of the oldest one, which must be `segment_bytes` long, when `recycled`
+    /// is its number. `wanted` is asked between writes; false gives up, and the file is gone (`None`).
     pub async fn prepare(
         &self,
         segment: u64,
+        recycled: Option<u64>,
         wanted: impl Fn() -> bool + Send,
     ) -> Result<Option<D::File>, WalError> {
         let filling = self.path.join(FILLING);
@@ -63,14 +65,28 @@ impl<D: Disk> Dir<D> {
             let file = filling.clone();
             move |cause| WalError::io(operation, file, cause)
         };
+        let how = match recycled {
+            None => Open::CreateNew,
+            Some(old) => {
+                let path = self.file(old);
+                self.disk
+                    .rename(&path, &filling)
+                    .await
+                    .map_err(|cause| WalError::io("rename", path, cause))?;
+                // Before a byte of it changes: under its old name it is part of the log.
+                self.sync_names().await?;
+                Open::ReadWrite
+            }
+        };
         let file = self
             .disk
-            .open(&filling, Open::CreateNew)
+            .open(&filling, how)
             .await
-            .map_err(failed("creation"))?;
+            .map_err(failed("opening"))?;
         let header = SegmentHeader {
             segment,
             log_id: self.log_id,
+            bytes: self.segment_bytes,
         };
         file.write_at(0, Bytes::copy_from_slice(&header.encode()))
             .await

@@ -1,26 +1,26 @@
 //! The one task that writes: takes what was queued during one fdatasync as the next batch.
 //! Promise: batch k+1 is begun only after the fdatasync of k; the first error is final; nobody is told "durable"
 //! before the sync that covers him returned.
-//! Not here: what is in a batch (`queue`), how a segment comes to be (`segment`).
+//! Not here: what is in a batch (`queue`), when a segment comes and goes (`keeper`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use barque_store_env::{Disk, Env, Task};
+use barque_store_env::{Disk, Env, Instant, Task, watch};
 use bytes::BytesMut;
 use tokio::sync::{Notify, mpsc};
 
 use crate::codec::{self, Link, Place, SEGMENT_HEADER};
 use crate::error::WalError;
-use crate::limits::{LAZY, REMOVALS_MAX, SEGMENTS_AHEAD};
+use crate::keeper::{self, Ahead, Use};
+use crate::limits::{LAZY, REMOVALS_MAX, SEGMENTS_AHEAD, SYNC_SLOW_PAUSE};
 use crate::queue::{Draft, Next, Shared, Told};
 use crate::recover::Resume;
 use crate::replay::Meta;
 use crate::segment::{Dir, Span};
+use crate::sync_times::Complaint;
 
-type Ahead<D> = (Span, <D as Disk>::File);
-
-/// Starts the writer and its helpers. `ended` is told when the last of them is gone and the lock is released.
+/// Starts the writer and its helper. `ended` is told when both are gone and the lock is released.
 pub fn start<E: Env>(
     resume: Resume<E::Disk>,
     lock: <E::Disk as Disk>::Lock,
@@ -36,14 +36,21 @@ pub fn start<E: Env>(
             unreachable!("the channel is new and holds SEGMENTS_AHEAD >= 1");
         }
     }
-    let (removals, removals_out) = mpsc::channel(REMOVALS_MAX);
-    let filler = E::spawn(
-        "wal-fill",
-        fill(resume.dir.clone(), next, ahead_in, shared.clone()),
-    );
-    let remover = E::spawn(
-        "wal-remove",
-        remove(resume.dir.clone(), removals_out, shared.clone()),
+    let (purged, purged_out) = mpsc::channel(REMOVALS_MAX);
+    let (used, used_out) = watch::channel(Use {
+        active: resume.active.segment,
+        wants_next: wants_next(resume.offset, resume.active.bytes),
+    });
+    let keeper = E::spawn(
+        "wal-keep",
+        keeper::keep(
+            resume.dir.clone(),
+            next,
+            ahead_in,
+            purged_out,
+            used_out,
+            shared.clone(),
+        ),
     );
     let writer = Writer::<E> {
         dir: resume.dir,
@@ -54,12 +61,14 @@ pub fn start<E: Env>(
         link: resume.link,
         meta: resume.meta,
         ahead,
-        removals,
+        purged,
+        used,
+        complaint: Complaint::default(),
         shared,
         told,
     };
     drop(E::spawn("wal-write", async move {
-        writer.run([filler, remover]).await;
+        writer.run(keeper).await;
         drop(lock);
         ended.notify_one();
     }));
@@ -75,27 +84,26 @@ struct Writer<E: Env> {
     /// After the last batch written.
     meta: Meta,
     ahead: mpsc::Receiver<Ahead<E::Disk>>,
-    removals: mpsc::Sender<Span>,
+    purged: mpsc::Sender<Span>,
+    used: watch::Sender<Use>,
+    complaint: Complaint,
     shared: Arc<Shared>,
     told: Told,
 }
 
 impl<E: Env> Writer<E> {
-    async fn run(mut self, helpers: [Task<()>; 2]) {
+    async fn run(mut self, keeper: Task<()>) {
         let error = self.write_all().await.err();
-        // Lets the helpers end: whoever opens the directory next must be alone in it.
+        // Lets the keeper end: whoever opens the directory next must be alone in it.
         self.ahead.close();
-        while self.ahead.recv().await.is_some() {}
-        drop(self.removals);
+        drop(self.purged);
         if let Some(error) = &error {
             tracing::error!(%error, "the log failed; nothing more is acknowledged");
-            // Told before the helpers have ended: they may hang on the same disk.
+            // Told before the keeper has ended: it may hang on the same disk.
             tell(&self.shared, &self.told, error);
         }
-        for helper in helpers {
-            // A helper's own error has come through `Shared::fail`; a killed one has nothing more to do.
-            let _ = helper.await;
-        }
+        // Its own error has come through `Shared::fail`; when it was killed it has nothing more to do.
+        let _ = keeper.await;
         if error.is_none() {
             tell(&self.shared, &self.told, &WalError::Closed);
         }
@@ -124,7 +132,7 @@ impl<E: Env> Writer<E> {
 
     async fn write(&mut self, draft: Draft) -> Result<(), WalError> {
         let len = codec::sealed_len(&draft.bytes) as u64;
-        if self.offset + len > self.dir.segment_bytes && self.offset > SEGMENT_HEADER as u64 {
+        if self.offset + len > self.active.bytes && self.offset > SEGMENT_HEADER as u64 {
             self.rotate().await?;
         }
         let queued = (draft.bytes.len() - codec::BATCH_HEADER) as u64;
@@ -138,15 +146,16 @@ impl<E: Env> Writer<E> {
             .wrote(draft.last, records, queued, self.dir.fsync);
         self.told.durable.send(draft.last);
         if let Some((purged, _)) = purged {
-            self.remove_upto(purged);
+            self.give_up_to(purged);
         }
         Ok(())
     }
 
     /// Goes on in the next segment, which begins with the meta state: from then on older ones can be removed.
     async fn rotate(&mut self) -> Result<(), WalError> {
+        self.tell_use(true);
         let Some((span, file)) = self.ahead.recv().await else {
-            // The filler ends early only by failing, and says so first.
+            // The keeper ends early only by failing, and says so first.
             return match self.shared.next(false) {
                 Next::Fail(error) => Err(error),
                 _ => Err(WalError::Stopped),
@@ -156,6 +165,7 @@ impl<E: Env> Writer<E> {
         self.older.push_back(full);
         self.file = file;
         self.offset = SEGMENT_HEADER as u64;
+        self.tell_use(false);
 
         let records = self.meta.records();
         let mut bytes = BytesMut::new();
@@ -174,6 +184,7 @@ impl<E: Env> Writer<E> {
         };
         self.link = codec::seal(&mut bytes, records, place, self.link);
         let end = self.offset + bytes.len() as u64;
+        let begun = E::now();
         self.dir
             .write(&self.file, self.offset, bytes.freeze())
             .await
@@ -185,21 +196,56 @@ impl<E: Env> Writer<E> {
                 };
                 WalError::io(operation, self.dir.file(self.active.segment), cause)
             })?;
+        if self.dir.fsync {
+            self.note_sync(begun);
+        }
         self.offset = end;
         // Only a batch larger than a whole segment gets here.
         if end > self.active.bytes {
-            self.shared.disk_grew(end - self.active.bytes);
+            self.shared.disk_grew(0, end - self.active.bytes);
             self.active.bytes = end;
+        }
+        if wants_next(self.offset, self.active.bytes) {
+            self.tell_use(true);
         }
         Ok(())
     }
 
-    fn remove_upto(&mut self, purged: u64) {
+    fn note_sync(&mut self, begun: Instant) {
+        let now = E::now();
+        let took = now.saturating_since(begun);
+        self.shared.sync_clock.note(took);
+        if let Some(count) = self.complaint.note(now, took) {
+            tracing::warn!(
+                file = %self.dir.file(self.active.segment).display(),
+                took_seconds = took.as_secs_f64(),
+                slow_syncs = count,
+                "the disk is slow: a sync of the log took {:.2} s (said at most every {} s)",
+                took.as_secs_f64(),
+                SYNC_SLOW_PAUSE.as_secs()
+            );
+        }
+    }
+
+    fn tell_use(&self, wants_next: bool) {
+        let new = Use {
+            active: self.active.segment,
+            wants_next,
+        };
+        self.used.send_if_modified(|used| {
+            let changed = *used != new;
+            *used = new;
+            changed
+        });
+    }
+
+    /// Hands over the segments that hold nothing above `purged`, oldest first.
+    fn give_up_to(&mut self, purged: u64) {
         while let Some(oldest) = self.older.front()
             && oldest.max_index <= Some(purged)
         {
             // Full: the next batch tries again.
-            if self.removals.try_send(oldest.clone()).is_err() {
+            if self.purged.try_send(oldest.clone()).is_err() {
                 return;
             }
             self.older.pop_front();
@@ -207,42 +253,12 @@ impl<E: Env> Writer<E> {
     }
 }
 
+/// Half of the active segment is used: it is time to have the next one ready.
+fn wants_next(offset: u64, segment_bytes: u64) -> bool {
+    offset >= segment_bytes / 2
+}
+
 fn tell(shared: &Shared, told: &Told, end: &WalError) {
     shared.end(end);
     told.end.send(Some(end.clone()));
-}
-
-/// Writes the next segment ahead, as soon as the one before was taken.
-async fn fill<D: Disk>(
-    dir: Dir<D>,
-    mut segment: u64,
-    ahead: mpsc::Sender<Ahead<D>>,
-    shared: Arc<Shared>,
-) {
-    while let Ok(permit) = ahead.reserve().await {
-        match dir.prepare(segment, || !ahead.is_closed()).await {
-            Ok(Some(file)) => {
-                let bytes = dir.segment_bytes;
-                shared.disk_grew(bytes);
-                let span = Span {
-                    segment,
-                    bytes,
-                    max_index: None,
-                };
-                permit.send((span, file));
-                segment += 1;
-            }
-            Ok(None) => return,
-            Err(error) => return shared.fail(error),
-        }
-    }
-}
-
-async fn remove<D: Disk>(dir: Dir<D>, mut removals: mpsc::Receiver<Span>, shared: Arc<Shared>) {
-    while let Some(span) = removals.recv().await {
-        if let Err(error) = dir.remove(span.segment).await {
-            return shared.fail(error);
-        }
-        shared.disk_shrank(span.bytes);
-    }
 }

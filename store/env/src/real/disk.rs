@@ -8,12 +8,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::limits::FILE_QUEUE_OPS;
-use crate::{Disk, File, Open};
+use crate::{Disk, File, Open, ReadAt, Space};
 
 /// Nobody but the store's own user: keys and values are secrets (etcd's modes, and what the CIS benchmark asks for).
 const DIR_MODE: u32 = 0o700;
@@ -34,6 +35,8 @@ pub struct RealLock {
 pub struct RealFile {
     path: PathBuf,
     ops: mpsc::Sender<Op>,
+    /// Held while an operation is put into the queue.
+    turn: tokio::sync::Mutex<()>,
 }
 
 type Reply<T> = oneshot::Sender<io::Result<T>>;
@@ -142,6 +145,37 @@ impl Disk for RealDisk {
         })
         .await
     }
+
+    fn reader(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        Ok(Arc::new(RealReader(fs::File::open(path)?)))
+    }
+
+    fn native_path(&self, path: &Path) -> Option<PathBuf> {
+        Some(path.to_owned())
+    }
+
+    async fn space(&self, dir: &Path) -> io::Result<Space> {
+        let dir = dir.to_owned();
+        blocking(move || {
+            let stat = nix::sys::statvfs::statvfs(&dir)?;
+            let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+            Ok(Space {
+                free: bytes(stat.blocks_available()),
+                total: bytes(stat.blocks()),
+            })
+        })
+        .await
+    }
+}
+
+/// A file of its own descriptor, read by whoever asks.
+#[derive(Debug)]
+struct RealReader(fs::File);
+
+impl ReadAt for RealReader {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
 }
 
 impl RealFile {
@@ -151,13 +185,19 @@ impl RealFile {
         std::thread::Builder::new()
             .name(format!("io {name}"))
             .spawn(move || carry_out(&file, rx))?;
-        Ok(RealFile { path, ops })
+        let turn = tokio::sync::Mutex::new(());
+        Ok(RealFile { path, ops, turn })
     }
 
     async fn ask<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> io::Result<T> {
         let (tx, rx) = oneshot::channel();
         let gone = || io::Error::other(format!("the I/O thread of {:?} is gone", self.path));
-        self.ops.send(op(tx)).await.map_err(|_| gone())?;
+        {
+            // Room in the queue alone does not keep the order: whoever was given room and has not run again since could be
+            // overtaken. A lock is handed on in the order it was asked for.
+            let _turn = self.turn.lock().await;
+            self.ops.send(op(tx)).await.map_err(|_| gone())?;
+        }
         rx.await.map_err(|_| gone())?
     }
 }
@@ -288,6 +328,39 @@ mod tests {
         }
         let last = (count - 1).to_string();
         assert_eq!(file.read_at(0, last.len()).await.unwrap(), last);
+    }
+
+    #[tokio::test]
+    async fn a_reader_sees_what_was_written_and_outlives_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(
+            RealDisk.reader(&path).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        let file = RealDisk.open(&path, Open::CreateNew).await.unwrap();
+        let reader = RealDisk.reader(&path).unwrap();
+        file.write_at(0, Bytes::from_static(b"hello"))
+            .await
+            .unwrap();
+        let mut buf = [0; 4];
+        reader.read_exact_at(1, &mut buf).unwrap();
+        assert_eq!(&buf, b"ello");
+        let short = reader.read_exact_at(2, &mut buf).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+        RealDisk.remove(&path).await.unwrap();
+        drop(file);
+        reader.read_exact_at(0, &mut buf).unwrap();
+        assert_eq!(&buf, b"hell");
+    }
+
+    #[tokio::test]
+    async fn space_is_that_of_the_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = RealDisk.space(dir.path()).await.unwrap();
+        assert!(space.total > 0 && space.free <= space.total, "{space:?}");
+        let none = RealDisk.space(&dir.path().join("none")).await;
+        assert_eq!(none.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[tokio::test]

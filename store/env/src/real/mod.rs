@@ -12,9 +12,11 @@ use crate::{Env, Instant, Sleep, Task};
 
 mod disk;
 mod net;
+mod process;
 
 pub use disk::{RealDisk, RealFile, RealLock};
 pub use net::{RealConn, RealListener, RealNet, RealRead, RealWrite, TlsError, TlsFiles};
+pub use process::{ProcessStats, process_stats};
 
 /// The world production runs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,12 +8,13 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Disk, File, Open};
+use crate::{Disk, File, Open, ReadAt, Space};
 
 use super::fs::{Fs, Inode};
 use super::node::Death;
@@ -42,6 +43,12 @@ impl Default for DiskProfile {
         }
     }
 }
+
+/// A disk nobody has set: 1 TiB, half of it free.
+const ROOMY: Space = Space {
+    free: 1 << 39,
+    total: 1 << 40,
+};
 
 /// A kind of operation, for planting errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +117,8 @@ pub(super) struct DiskState {
     pub profile: DiskProfile,
     pub stalled_until: u64,
     pub fault: Option<DiskFault>,
+    /// What `space` tells; nothing is taken from it by writing.
+    pub space: Option<Space>,
     fs: Fs,
     open: BTreeMap<Handle, OpenFile>,
     /// Results on their way to whoever asked. An operation whose caller went away has none.
@@ -428,6 +437,12 @@ impl Disk for SimDisk {
         self.names(DiskOp::Sync, |d| d.fs.sync_dir(dir)).await
     }
 
+    /// Takes no time: members ask all the while, and runs recorded before they did must stay what they were.
+    async fn space(&self, _dir: &Path) -> io::Result<Space> {
+        try_with(|w| w.node(self.node).disk.space.unwrap_or(ROOMY))
+            .ok_or_else(|| io::Error::other("the world has ended"))
+    }
+
     async fn lock(&self, path: &Path) -> io::Result<SimLock> {
         let node = self.node;
         self.names(DiskOp::Names, |d| {
@@ -446,6 +461,43 @@ impl Disk for SimDisk {
             })
         })
         .await
+    }
+
+    fn reader(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        with(|w| {
+            let node = w.node(self.node);
+            node.disk.fails(DiskOp::Names)?;
+            let inode = node.disk.fs.open(path, Open::Read)?;
+            let (node, life) = (self.node, node.life);
+            Ok(Arc::new(SimReader { node, life, inode }) as Arc<dyn ReadAt>)
+        })
+    }
+}
+
+/// Reads take no virtual time: whoever asks does not wait. A stalled disk does not hold them; planted read errors do
+/// hit them. Void once the machine's processes have died.
+#[derive(Debug)]
+struct SimReader {
+    node: NodeId,
+    life: u32,
+    inode: Inode,
+}
+
+impl ReadAt for SimReader {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        with(|w| {
+            let node = w.node(self.node);
+            if node.life != self.life {
+                return Err(dead());
+            }
+            node.disk.fails(DiskOp::Read)?;
+            let data = node.disk.fs.read(self.inode, offset, buf.len());
+            if data.len() < buf.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            buf.copy_from_slice(&data);
+            Ok(())
+        })
     }
 }
 

@@ -202,6 +202,10 @@ pub fn stall_disk(node: NodeId, length: Duration) {
 pub fn fail_disk(node: NodeId, fault: Option<DiskFault>) {
     with(|w| w.node(node).disk.fault = fault);
 }
+/// What the disk tells of its room; `None`: as much as anybody wants. Writing does not change it.
+pub fn set_disk_space(node: NodeId, space: Option<crate::Space>) {
+    with(|w| w.node(node).disk.space = space);
+}
 
 // Network.
 

@@ -46,6 +46,20 @@ async fn ping(r: &mut SimRead, w: &mut SimWrite, data: &'static [u8]) -> io::Res
     Ok(())
 }
 
+#[test]
+fn a_disk_tells_the_room_it_was_given() {
+    run(1, async {
+        let ask = || async { disk(N1).space(Path::new("/")).await.unwrap() };
+        assert!(ask().await.free > 1 << 30);
+        let little = crate::Space { free: 5, total: 9 };
+        set_disk_space(N1, Some(little));
+        assert_eq!(ask().await, little);
+        assert!(disk(N2).space(Path::new("/")).await.unwrap().free > 5);
+        set_disk_space(N1, None);
+        assert!(ask().await.free > 5);
+    });
+}
+
 /// A little of everything.
 async fn medley() -> u64 {
     serve_echo(N1).await;
@@ -295,6 +309,43 @@ fn stalls_errors_and_locks() {
         drop(held); // of the dead process: not the new holder's
         assert!(d.lock(lock).await.is_err());
         drop(again);
+    });
+}
+
+#[test]
+fn a_reader_sees_writes_outlives_the_name_and_dies_with_the_process() {
+    run(1, async {
+        let (d, path) = (disk(N1), Path::new("/f"));
+        let none = d.reader(path).unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::NotFound);
+        let file = d.open(path, Open::CreateNew).await.unwrap();
+        let reader = d.reader(path).unwrap();
+        file.write_at(0, Bytes::from_static(b"hello"))
+            .await
+            .unwrap();
+        let mut buf = [0; 4];
+        reader.read_exact_at(1, &mut buf).unwrap();
+        assert_eq!(&buf, b"ello");
+        let short = reader.read_exact_at(2, &mut buf).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+
+        let fault = DiskFault {
+            on: DiskOp::Read,
+            after: 0,
+            error: io::ErrorKind::StorageFull,
+        };
+        fail_disk(N1, Some(fault));
+        let failed = reader.read_exact_at(0, &mut buf).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
+        fail_disk(N1, None);
+
+        d.remove(path).await.unwrap();
+        drop(file);
+        reader.read_exact_at(0, &mut buf).unwrap();
+        assert_eq!(&buf, b"hell");
+        kill(N1);
+        assert!(reader.read_exact_at(0, &mut buf).is_err());
+        assert_eq!(d.native_path(path), None);
     });
 }
 

@@ -1,19 +1,23 @@
 //! Tests of the whole log on the real disk; `damage` spoils files, `faults` fails operations, `power` loses power.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use barque_store_env::real::{RealDisk, RealEnv};
 use barque_store_env::{Env, Instant};
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::*;
 
 mod damage;
+mod exhaustive;
 mod faults;
+mod model;
 mod power;
+mod recycle;
+
+use model::{Model, Op};
 
 type RealWal = Wal<RealEnv>;
 
@@ -326,106 +330,4 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .collect();
     out.sort();
     out
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Entries(u8),
-    Truncate(u8),
-    Purge(u8),
-    Vote(u8),
-    Committed(u8),
-    Reopen,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        6 => (1..6u8).prop_map(Op::Entries),
-        2 => any::<u8>().prop_map(Op::Truncate),
-        2 => any::<u8>().prop_map(Op::Purge),
-        1 => any::<u8>().prop_map(Op::Vote),
-        1 => any::<u8>().prop_map(Op::Committed),
-        2 => Just(Op::Reopen),
-    ]
-}
-
-/// What the log should hold, kept in the plainest way.
-#[derive(Default)]
-struct Model {
-    holds: Recovered,
-    term: u64,
-}
-
-impl Model {
-    fn next(&self) -> u64 {
-        let purged = self.holds.purged.map_or(1, |(index, _)| index + 1);
-        self.holds.entries.last().map_or(purged, |e| e.index + 1)
-    }
-
-    /// Some index between the purged and a little past the last.
-    fn pick(&self, seed: u8) -> u64 {
-        let purged = self.holds.purged.map_or(0, |(index, _)| index);
-        purged + u64::from(seed) % (self.next() - purged + 2)
-    }
-
-    fn records(&mut self, op: &Op) -> Vec<Record> {
-        self.term += 1;
-        let term = self.term;
-        let holds = &mut self.holds;
-        match *op {
-            Op::Entries(count) => {
-                let next = self.next();
-                let indexes = next..next + u64::from(count);
-                let new = indexes.clone().map(|i| recovered_entry(i, term));
-                self.holds.entries.extend(new);
-                indexes.map(|i| entry(i, term)).collect()
-            }
-            Op::Truncate(seed) => {
-                let index = self.pick(seed);
-                self.holds.entries.retain(|e| e.index <= index);
-                vec![Record::TruncateAfter { index }]
-            }
-            Op::Purge(seed) => {
-                let index = self.pick(seed);
-                self.holds.entries.retain(|e| e.index > index);
-                self.holds.purged = Some((index, term));
-                vec![Record::Purge { index, term }]
-            }
-            Op::Vote(vote) => {
-                holds.vote = Some(vec![vote].into());
-                vec![Record::Vote(vec![vote].into())]
-            }
-            Op::Committed(index) => {
-                holds.committed = Some((index.into(), term));
-                vec![Record::Committed {
-                    index: index.into(),
-                    term,
-                }]
-            }
-            Op::Reopen => vec![],
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-    #[test]
-    fn the_log_is_the_model(ops in proptest::collection::vec(op(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let mut model = Model::default();
-            let (mut wal, _) = open(dir.path()).await.unwrap();
-            for op in ops.iter().chain([&Op::Reopen]) {
-                let records = model.records(op);
-                // Not waited for: batches of many appends, and of one.
-                wal.append(records);
-                if let Op::Reopen = op {
-                    let recovered;
-                    (wal, recovered) = again(wal, dir.path()).await;
-                    assert_eq!(recovered, model.holds);
-                }
-            }
-        });
-    }
 }
