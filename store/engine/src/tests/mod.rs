@@ -1,0 +1,10 @@
+//! Tests of whole engines. `conformance` holds all of them to one script; `power` cuts the power and fails the disk in
+//! the simulator; `damage` flips bits; `real` runs on files with threads beside it; `sled` spoils that engine's files.
+
+mod conformance;
+mod damage;
+mod model;
+mod power;
+mod real;
+#[cfg(feature = "sled")]
+mod sled;
