@@ -24,3 +24,6 @@ pub mod health {
     #![allow(clippy::all, clippy::disallowed_methods)]
     tonic::include_proto!("grpc.health.v1");
 }
+
+/// The descriptors of all the above as an encoded `FileDescriptorSet`, for whoever reads messages by field name.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));

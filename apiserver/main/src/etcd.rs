@@ -1,8 +1,9 @@
 //! `barque etcd`: the store alone, with the flags of a static etcd cluster.
 
 use std::ffi::OsString;
+use std::pin::pin;
 
-use barque_store_server::EtcdFront;
+use barque_store_server::{EtcdFront, Pages};
 use clap::Args;
 use tracing::info;
 
@@ -38,17 +39,31 @@ pub fn run(flags: EtcdFlags) -> Result<(), Failure> {
     let front = master::front_config(&flags.store)?;
     let (config, net) = flags.store.node()?;
     let runtime = signals::runtime(1)?;
-    let stop = runtime.block_on(async { signals::stop_asked() })?;
+    let stop = runtime.block_on(async { signals::stop_signal() })?;
+    let pages = Pages::default();
+    let metrics = master::start_metrics(&flags.store, &front, &pages)?;
     let store = StoreThread::start(config, net)?;
-    runtime.block_on(async {
-        let front = EtcdFront::start(front, store.store.clone())
+    let signal = runtime.block_on(async {
+        // Whoever probes it may know from now on what it waits for.
+        pages.ready(store.store.clone());
+        let mut stop = pin!(stop);
+        if let Some(signal) = master::caught_up(&store.store, stop.as_mut()).await {
+            return Ok(signal);
+        }
+        let front = EtcdFront::start_with(front, store.store.clone(), pages)
             .map_err(|e| Failure::new(e.to_string()))?;
         info!(clients = ?front.addresses(), "serving");
+        master::announce_ready(&front.addresses());
         let outcome = master::until_stopped(&store.store, stop).await;
         front.shutdown().await;
+        if let Some(metrics) = metrics {
+            metrics.shutdown().await;
+        }
         outcome
     })?;
-    store.stop()
+    store.stop()?;
+    signal.die();
+    Ok(())
 }
 
 #[cfg(test)]

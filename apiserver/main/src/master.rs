@@ -1,12 +1,22 @@
 //! What `barque etcd` and `barque server` do alike: the etcd front's config from the flags, and waiting for the end.
 
+use std::pin::Pin;
+use std::time::Duration;
+
+use barque_store_env::Env;
 use barque_store_env::real::RealEnv;
 use barque_store_node::Store;
 use barque_store_rpc::TlsFiles;
-use tracing::error;
+use barque_store_server::{EtcdFront, Handle, Pages};
+use tracing::{error, info, warn};
 
 use crate::Failure;
+use crate::signals::StopSignal;
 use crate::store_flags::StoreFlags;
+
+/// One try to learn how far the cluster is, and the pause before the next.
+const CAUGHT_UP_TRY: Duration = Duration::from_secs(1);
+const CAUGHT_UP_PAUSE: Duration = Duration::from_millis(20);
 
 /// The etcd front that the store's flags describe.
 pub fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, Failure> {
@@ -24,23 +34,83 @@ pub fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, F
         listen: flags.listen_client_urls.clone(),
         tls,
         max_request_bytes: flags.max_request_bytes,
-        election: std::time::Duration::from_millis(flags.election_timeout),
+        election: Duration::from_millis(flags.election_timeout),
         cores: 0,
     })
+}
+
+/// Waits until this member has applied everything that was acknowledged before now; the signal, if it was asked to stop first.
+/// A restarted member that served sooner would answer local reads from before its end, and go back in its clients' sight.
+pub async fn caught_up(
+    store: &Store<RealEnv>,
+    mut stop: Pin<&mut impl Future<Output = StopSignal>>,
+) -> Option<StopSignal> {
+    let mut told = false;
+    loop {
+        let deadline = RealEnv::now() + CAUGHT_UP_TRY;
+        tokio::select! {
+            signal = stop.as_mut() => return Some(signal),
+            reason = store.failed() => failed(&reason),
+            read = store.read_index(deadline) => {
+                if read.is_ok() {
+                    return None;
+                }
+            }
+        }
+        if !told {
+            warn!(
+                "no leader yet: clients are served once this member has caught up with a majority of the cluster"
+            );
+            told = true;
+        }
+        RealEnv::sleep(CAUGHT_UP_PAUSE).await;
+    }
+}
+
+fn failed(reason: &str) -> ! {
+    error!(
+        reason,
+        "this member stops: it can no longer trust its disk or state"
+    );
+    // The store's thread may hang on the very disk that failed; nothing more is acknowledged either way.
+    eprintln!("barque: {reason}");
+    std::process::exit(1);
+}
+
+/// The pages of `--listen-metrics-urls`, if there are any. Started before the store: whoever probes a member that recovers, or
+/// that finds no quorum, gets answers.
+pub fn start_metrics(
+    flags: &StoreFlags,
+    front: &barque_store_server::Config,
+    pages: &Pages<RealEnv>,
+) -> Result<Option<Handle>, Failure> {
+    if flags.listen_metrics_urls.is_empty() {
+        return Ok(None);
+    }
+    let urls = &flags.listen_metrics_urls;
+    let handle = EtcdFront::start_metrics(urls, front.tls.as_ref(), pages.clone())
+        .map_err(|e| Failure::new(e.to_string()))?;
+    info!(urls = ?handle.addresses(), "serving metrics");
+    Ok(Some(handle))
+}
+
+/// Says so, as etcd does: supervisors wait for this line.
+pub fn announce_ready(addresses: &[String]) {
+    for address in addresses {
+        info!(address, "ready to serve client requests");
+    }
 }
 
 /// Until a signal asks to stop, or the member can no longer be trusted (which is a failure).
 pub async fn until_stopped(
     store: &Store<RealEnv>,
-    stop: impl Future<Output = ()>,
-) -> Result<(), Failure> {
+    stop: impl Future<Output = StopSignal>,
+) -> Result<StopSignal, Failure> {
     tokio::select! {
-        () = stop => Ok(()),
-        reason = store.failed() => {
-            error!(reason, "this member stops: it can no longer trust its disk or state");
-            // The store's thread may hang on the very disk that failed; nothing more is acknowledged either way.
-            eprintln!("barque: {reason}");
-            std::process::exit(1);
+        signal = stop => {
+            info!(?signal, "received signal; shutting down");
+            Ok(signal)
         }
+        reason = store.failed() => failed(&reason),
     }
 }

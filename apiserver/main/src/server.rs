@@ -1,11 +1,12 @@
 //! `barque server`: a master. The store, etcd's API beside it, and the Kubernetes API gateway over it, in one process.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use barque_apiserver_gateway::storage::embedded::Embedded;
 use barque_apiserver_gateway::{Gateway, Pem};
-use barque_store_server::EtcdFront;
+use barque_store_server::{EtcdFront, Pages};
 use clap::Args;
 use tracing::info;
 
@@ -43,20 +44,34 @@ pub fn run(flags: ServerFlags) -> Result<(), Failure> {
         advertise: None,
     };
     let runtime = signals::runtime(2)?;
-    let stop = runtime.block_on(async { signals::stop_asked() })?;
+    let stop = runtime.block_on(async { signals::stop_signal() })?;
+    let pages = Pages::default();
+    let metrics = master::start_metrics(&flags.store, &front, &pages)?;
     let store = StoreThread::start(config, net)?;
-    runtime.block_on(async {
-        let front = EtcdFront::start(front, store.store.clone())
+    let signal = runtime.block_on(async {
+        // Whoever probes it may know from now on what it waits for.
+        pages.ready(store.store.clone());
+        let mut stop = pin!(stop);
+        if let Some(signal) = master::caught_up(&store.store, stop.as_mut()).await {
+            return Ok(signal);
+        }
+        let front = EtcdFront::start_with(front, store.store.clone(), pages)
             .map_err(|e| Failure::new(e.to_string()))?;
         let storage = Arc::new(Embedded::new(store.store.clone()));
         let gateway = Gateway::start(gateway, storage)
             .await
             .map_err(|e| Failure::new(with_causes(&e)))?;
         info!(kubernetes = %gateway.addr(), etcd = ?front.addresses(), "serving");
+        master::announce_ready(&front.addresses());
         let outcome = master::until_stopped(&store.store, stop).await;
         gateway.shutdown().await;
         front.shutdown().await;
+        if let Some(metrics) = metrics {
+            metrics.shutdown().await;
+        }
         outcome
     })?;
-    store.stop()
+    store.stop()?;
+    signal.die();
+    Ok(())
 }

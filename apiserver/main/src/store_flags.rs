@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use barque_store_engine::Kind;
 use barque_store_env::real::{RealNet, TlsFiles};
-use barque_store_node::Config;
+use barque_store_node::{Config, SpaceRules};
 use clap::Args;
 
 use crate::Failure;
@@ -71,6 +72,26 @@ pub struct StoreFlags {
     /// Maximum client request size in bytes
     #[arg(long, env = "ETCD_MAX_REQUEST_BYTES", default_value_t = 1_572_864)]
     pub max_request_bytes: usize,
+    /// Bytes of values kept in memory for reading; what is beyond is read from disk
+    #[arg(long, env = "BARQUE_VALUE_CACHE_BYTES", default_value_t = barque_store_state::limits::VALUE_CACHE_BYTES)]
+    pub value_cache_bytes: u64,
+    /// What keeps the rows: segments; memory (nothing is kept but the log, for comparison); sled (builds with that feature)
+    #[arg(long, env = "BARQUE_STORAGE_ENGINE", default_value_t, value_parser = storage_engine)]
+    pub storage_engine: Kind,
+    /// URLs for /metrics, /health, /livez and /readyz alone, served from the very start
+    #[arg(long, env = "ETCD_LISTEN_METRICS_URLS", value_delimiter = ',')]
+    pub listen_metrics_urls: Vec<String>,
+    /// Live bytes beyond which nothing is added; 0: 2 GiB; negative: no quota
+    #[arg(
+        long,
+        env = "ETCD_QUOTA_BACKEND_BYTES",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub quota_backend_bytes: i64,
+    /// Free bytes of the data directory's file system below which nothing is added [default: 5 % of it, 128 to 256 MiB]
+    #[arg(long, env = "BARQUE_DISK_RESERVE_BYTES")]
+    pub disk_reserve_bytes: Option<u64>,
     /// Client server TLS certificate file
     #[arg(long, env = "ETCD_CERT_FILE", requires = "key_file")]
     pub cert_file: Option<PathBuf>,
@@ -103,6 +124,17 @@ pub struct StoreFlags {
     /// Log level: debug, info, warn or error
     #[arg(long, env = "ETCD_LOG_LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error"])]
     pub log_level: String,
+}
+
+/// An engine that this program was built with.
+fn storage_engine(name: &str) -> Result<Kind, String> {
+    let kind: Kind = name.parse().map_err(|e| format!("{e}"))?;
+    match kind.is_built() {
+        true => Ok(kind),
+        false => Err(format!(
+            "this program was built without {kind}: build it with --features {kind}"
+        )),
+    }
 }
 
 /// A Go duration of one or more number-unit pairs, such as 1m30s or 500ms.
@@ -160,20 +192,37 @@ pub fn listen_address(flag: &str, url: &str) -> Result<(String, bool), Failure> 
 }
 
 impl StoreFlags {
-    /// The client URLs are URLs, and where one asks for TLS there is a certificate.
+    /// The client and metrics URLs are URLs, and where one asks for TLS there is a certificate.
     pub fn check_client_urls(&self) -> Result<(), Failure> {
         if self.listen_client_urls.is_empty() {
             return Err(Failure::new("--listen-client-urls names no URL".into()));
         }
-        for url in &self.listen_client_urls {
-            let (_, secure) = listen_address("listen-client-urls", url)?;
-            if secure && self.cert_file.is_none() {
-                return Err(Failure::new(format!(
-                    "--listen-client-urls: {url} asks for https; give --cert-file and --key-file"
-                )));
+        for (flag, urls) in [
+            ("listen-client-urls", &self.listen_client_urls),
+            ("listen-metrics-urls", &self.listen_metrics_urls),
+        ] {
+            for url in urls {
+                let (_, secure) = listen_address(flag, url)?;
+                if secure && self.cert_file.is_none() {
+                    return Err(Failure::new(format!(
+                        "--{flag}: {url} asks for https; give --cert-file and --key-file"
+                    )));
+                }
             }
         }
         Ok(())
+    }
+
+    /// etcd's reading of its quota flag.
+    fn space(&self) -> SpaceRules {
+        let default = SpaceRules::default();
+        SpaceRules {
+            quota_bytes: match self.quota_backend_bytes {
+                0 => default.quota_bytes,
+                given => u64::try_from(given).ok(),
+            },
+            disk_reserve_bytes: self.disk_reserve_bytes,
+        }
     }
 
     fn members(&self) -> Result<BTreeMap<String, Vec<String>>, Failure> {
@@ -255,7 +304,10 @@ impl StoreFlags {
             heartbeat: Duration::from_millis(self.heartbeat_interval),
             election: Duration::from_millis(self.election_timeout),
             progress_interval: self.watch_progress_notify_interval,
+            space: self.space(),
             guards: barque_store_consensus::Guards::default(),
+            engine: self.storage_engine,
+            value_cache_bytes: self.value_cache_bytes,
         };
         Ok((config, net))
     }

@@ -140,6 +140,7 @@ mod tests {
             heartbeat: Duration::from_millis(heartbeat),
             election: Duration::from_millis(election),
             guards: Guards::default(),
+            restored: None,
         }
     }
 

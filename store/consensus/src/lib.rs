@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use barque_store_env::{Env, Instant};
 use barque_store_state::{Command, Entry, LogIndex, MemberId, Outcome};
+use bytes::Bytes;
 
 mod admission;
 mod directories;
@@ -74,12 +75,36 @@ pub struct Config {
     pub heartbeat: Duration,
     pub election: Duration,
     pub guards: Guards,
+    /// Up to where the machine's state was restored from disk; `None`: it is empty, and the log is carried out from its
+    /// beginning.
+    pub restored: Option<Mark>,
+}
+
+/// How far a state goes in the log: what Raft needs to know to go on behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub index: LogIndex,
+    pub term: u64,
+    /// The membership in force there, as [`Machine::membership`] was told it; empty when it never was.
+    pub membership: Bytes,
 }
 
 /// What consensus drives. Called on one task, in log order.
 pub trait Machine: Send + Sync + 'static {
     /// Applies the committed entry at `index`; one outcome per command. Membership and empty entries come as `None`.
-    fn apply(&self, index: LogIndex, term: u64, entry: Option<&Entry>) -> Vec<Outcome>;
+    /// An error says why this member's state can no longer be trusted; it stops the member.
+    fn apply(
+        &self,
+        index: LogIndex,
+        term: u64,
+        entry: Option<&Entry>,
+    ) -> Result<Vec<Outcome>, String>;
+    /// The entry applied next brings this membership in; to be kept for the [`Mark`] and given back unread.
+    fn membership(&self, _membership: Bytes) {}
+    /// Whether so much of the state waits to be persisted that applying has to wait too.
+    fn is_busy(&self) -> bool {
+        false
+    }
     /// The incarnation each member is known to vote with, as far as it has been applied here. Asked at each handshake,
     /// on other tasks than `apply`.
     fn incarnations(&self) -> BTreeMap<MemberId, u64> {
@@ -188,6 +213,15 @@ impl<E: Env> Consensus<E> {
     /// only when it is off.
     pub fn guarded(&self) -> bool {
         self.inner.guarded()
+    }
+    /// Waits until everything that was appended to the log so far is durable (guard 10: nothing is persisted before it).
+    pub async fn log_barrier(&self) -> Result<(), String> {
+        self.inner.log_barrier().await
+    }
+    /// The state is durable up to `mark`: a member that is alone no longer needs the log up to there. (With others the log
+    /// is kept: whoever was away can only be brought up to date from it.)
+    pub fn persisted(&self, mark: &Mark) {
+        self.inner.persisted(mark);
     }
     /// Bytes of the log on disk.
     pub fn log_bytes(&self) -> u64 {

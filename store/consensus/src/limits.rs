@@ -67,3 +67,6 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const RECONNECT_MIN: Duration = Duration::from_millis(10);
 /// Kept below an election timeout: a voter that comes back is asked in the next round.
 pub const RECONNECT_MAX: Duration = Duration::from_millis(200);
+
+/// How long applying waits before it asks again whether the persister has caught up: a fraction of the time a batch takes.
+pub const BUSY_POLL: Duration = Duration::from_millis(2);

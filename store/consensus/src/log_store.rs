@@ -1,5 +1,5 @@
-//! openraft's log storage over the wal. Every entry is in memory, sharing its bytes with what was read or received;
-//! the disk is read once, at the start. (The log is not purged yet: the engine that makes it possible comes later.)
+//! openraft's log storage over the wal. Every entry that is not purged is in memory, sharing its bytes with what was read
+//! or received; the disk is read once, at the start.
 //! Promise: a vote is durable when `save_vote` returns; an entry is readable when `append` returns and reported as
 //! flushed only by the wal, in order; the committed mark never becomes durable before what it covers, because all of
 //! them are records of one ordered log.
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::limits;
 use crate::record::{self, RecordError};
-use crate::types::{LogEntry, LogId, Types, Vote, inner, log_id, outer};
+use crate::types::{LogEntry, LogId, Types, Vote, inner, log_id, outer, outer_of};
 
 /// Invariant: `entries` are contiguous, and the first follows `purged` when there is one.
 #[derive(Default)]
@@ -85,12 +85,39 @@ impl<E: Env> LogStore<E> {
             wal,
         })
     }
+    /// Whether this log goes on where a state that has everything up to `restored` ends.
+    pub fn fits(&self, restored: Option<LogId>) -> Result<(), Gap> {
+        let log = self.log.lock();
+        let begins = log.purged.map_or(0, |id| outer(id.index));
+        let ends = outer_of(log.last_log_id().as_ref());
+        let applied = outer_of(restored.as_ref());
+        match begins <= applied && applied <= ends {
+            true => Ok(()),
+            false => Err(Gap {
+                applied,
+                begins,
+                ends,
+            }),
+        }
+    }
     pub fn has_voted(&self) -> bool {
         self.log.lock().vote.is_some()
     }
     pub fn is_empty(&self) -> bool {
         self.log.lock().last_log_id().is_none()
     }
+}
+
+/// Log and persisted state do not belong together: entries between them are missing.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the persisted state goes up to entry {applied}, but the log has the entries after {begins} up to {ends}: one of the two \
+     is older than the other or was removed; put both back from the same backup"
+)]
+pub struct Gap {
+    applied: u64,
+    begins: u64,
+    ends: u64,
 }
 
 fn bounds<R: RangeBounds<u64>>(range: &R) -> (u64, u64) {

@@ -18,7 +18,7 @@ use crate::admission::Admission;
 use crate::directories::{self, Directories};
 use crate::guard::{self, Timing, VoteGuard};
 use crate::log_store::LogStore;
-use crate::machine::Applier;
+use crate::machine::{self, Applier, Persisted};
 use crate::runtime_watch as raft_watch;
 use crate::tasks::Tasks;
 use crate::transport::call::CallError;
@@ -28,7 +28,7 @@ use crate::transport::serve::{self, Heard, Served};
 use crate::transport::wire::{ErrorBody, ForwardBody, ForwardReplyBody};
 use crate::transport::{Identity, Links, Patience};
 use crate::types::{Data, Reply, Types, log_index, outer, outer_of};
-use crate::{Config, Forwarded, Machine, Peer, ProposeError, StartError, View, limits};
+use crate::{Config, Forwarded, Machine, Mark, Peer, ProposeError, StartError, View, limits};
 
 pub type Raft<E> = openraft::Raft<Types<E>, Applier>;
 
@@ -45,6 +45,10 @@ pub struct Inner<E: Env> {
     admission: Arc<Admission>,
     /// The term whose leadership this member has given away; 0 for none.
     given_away: AtomicU64,
+    /// The only member: nobody else needs this one's log.
+    alone: bool,
+    persisted: Persisted,
+    purge_upto: watch::Sender<Option<u64>>,
     changes: watch::Sender<View>,
     failure: watch::Sender<Option<String>>,
     stopping: AtomicBool,
@@ -87,6 +91,17 @@ impl<E: Env> Inner<E> {
             .await
             .map_err(|e| log(&e))?;
         let store = LogStore::new(wal.clone(), recovered).map_err(|e| log(&e))?;
+        let restored = match &config.restored {
+            Some(mark) => machine::stored(mark).map_err(|e| log(&e))?,
+            None => None,
+        };
+        store
+            .fits(restored.as_ref().map(|(last, _)| *last))
+            .map_err(|e| log(&e))?;
+        let persisted = Persisted::default();
+        if alone && let Some(restored) = &restored {
+            persisted.set(restored.clone());
+        }
         let (voted, new) = (store.has_voted(), store.is_empty() && !store.has_voted());
         let vote_guard = VoteGuard::new(&config, &timing, E::now(), voted);
 
@@ -116,7 +131,7 @@ impl<E: Env> Inner<E> {
         ));
 
         let (applied_tx, applied) = watch::channel(0);
-        let applier = Applier::new(machine, applied_tx);
+        let applier = Applier::new(machine, applied_tx, restored, persisted.clone());
         let mut settings = settings;
         settings.enable_elect = vote_guard.until.is_none();
         let raft = Raft::<E>::new(
@@ -144,6 +159,9 @@ impl<E: Env> Inner<E> {
             guard: vote_guard,
             admission: Admission::new(limits::UNCOMMITTED_BYTES_MAX),
             given_away: AtomicU64::new(0),
+            alone,
+            persisted,
+            purge_upto: watch::channel(None).0,
             changes,
             failure,
             stopping: AtomicBool::new(false),
@@ -174,6 +192,9 @@ impl<E: Env> Inner<E> {
                 E::sleep_until(until).await;
                 raft.runtime_config().elect(true);
             });
+        }
+        if alone {
+            tasks.spawn("log purge", inner.clone().purge());
         }
         tasks.spawn("leadership", inner.clone().watch_leadership());
         tasks.spawn("wal failure", inner.clone().watch_wal());
@@ -356,6 +377,40 @@ impl<E: Env> Inner<E> {
     pub fn guarded(&self) -> bool {
         self.guard.refuses(E::now(), false)
     }
+    pub async fn log_barrier(&self) -> Result<(), String> {
+        let all = self.wal.append(Vec::new());
+        self.wal.durable(all).await.map_err(|e| e.to_string())
+    }
+
+    /// Does not wait for Raft: its core may be waiting for the state machine, and that one for whoever persists.
+    pub fn persisted(&self, mark: &Mark) {
+        if !self.alone {
+            return;
+        }
+        // A mark of this member's own making that does not parse would be found at the next start, before it serves.
+        if let Ok(Some(stored)) = machine::stored(mark) {
+            let upto = stored.0.index;
+            self.persisted.set(stored);
+            self.purge_upto.send(Some(upto));
+        }
+    }
+
+    /// Has the log purged behind what is persisted.
+    async fn purge(self: Arc<Self>) {
+        let mut upto = self.purge_upto.subscribe();
+        while upto.changed().await.is_ok() {
+            let Some(index) = upto.get_and_update() else {
+                continue;
+            };
+            // Openraft purges what a snapshot covers, and ours is how far the engine is.
+            let trigger = self.raft.trigger();
+            if trigger.snapshot().await.is_err() || trigger.purge_log(index).await.is_err() {
+                // Raft has stopped, which is told elsewhere.
+                return;
+            }
+        }
+    }
+
     pub fn log_bytes(&self) -> u64 {
         self.wal.bytes_on_disk()
     }

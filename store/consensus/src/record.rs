@@ -8,7 +8,38 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::Peer;
-use crate::types::{Data, LeaderId, Membership, Payload, Vote};
+use crate::types::{Data, LeaderId, LogId, Membership, Payload, Vote, inner, log_id, outer};
+
+/// A membership and the entry that brought it in, for a [`crate::Mark`].
+#[derive(Clone, PartialEq, Message)]
+struct StoredMembershipRecord {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(uint64, tag = "2")]
+    term: u64,
+    #[prost(message, optional, tag = "3")]
+    membership: Option<MembershipRecord>,
+}
+
+pub fn stored_membership(id: LogId, m: &Membership) -> Bytes {
+    let record = StoredMembershipRecord {
+        index: outer(id.index),
+        term: id.leader_id.term,
+        membership: Some(membership_record(m)),
+    };
+    record.encode_to_vec().into()
+}
+
+pub fn parse_stored_membership(record: Bytes) -> Result<(LogId, Membership), RecordError> {
+    let malformed = |cause| RecordError::Malformed {
+        what: "a membership",
+        cause,
+    };
+    let record = StoredMembershipRecord::decode(record).map_err(malformed)?;
+    let index = inner(record.index).ok_or(RecordError::UnknownKind)?;
+    let members = record.membership.ok_or(RecordError::UnknownKind)?;
+    Ok((log_id(record.term, index), membership(members)?))
+}
 
 /// A record this binary cannot read. The member stops: skipping it would make it differ from the others.
 #[derive(Debug, thiserror::Error)]
@@ -87,22 +118,26 @@ pub fn of(payload: &Payload) -> Bytes {
     match payload {
         Payload::Blank => encode(Kind::Blank(BlankRecord {})),
         Payload::Normal(data) => data.record().clone(),
-        Payload::Membership(m) => encode(Kind::Membership(MembershipRecord {
-            voters: m
-                .get_joint_config()
-                .iter()
-                .map(|ids| VotersRecord {
-                    ids: ids.iter().copied().collect(),
-                })
-                .collect(),
-            nodes: m
-                .nodes()
-                .map(|(id, node)| NodeRecord {
-                    id: *id,
-                    addr: node.addr.clone(),
-                })
-                .collect(),
-        })),
+        Payload::Membership(m) => encode(Kind::Membership(membership_record(m))),
+    }
+}
+
+fn membership_record(m: &Membership) -> MembershipRecord {
+    MembershipRecord {
+        voters: m
+            .get_joint_config()
+            .iter()
+            .map(|ids| VotersRecord {
+                ids: ids.iter().copied().collect(),
+            })
+            .collect(),
+        nodes: m
+            .nodes()
+            .map(|(id, node)| NodeRecord {
+                id: *id,
+                addr: node.addr.clone(),
+            })
+            .collect(),
     }
 }
 

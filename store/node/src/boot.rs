@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barque_store_consensus::{self as consensus, Consensus};
+use barque_store_engine::Engine;
 use barque_store_env::{Env, Instant};
 use barque_store_state::*;
 use tokio::sync::oneshot;
 
-use crate::identity::{Claim, Owner};
+use crate::identity::{Claim, Owner, has_log};
 use crate::machine::Machine;
+use crate::persister::{self, Persister};
 use crate::queue::{Queue, Reply, Waiting, Worker};
-use crate::{Config, Member, Shared, StartError, Store, ids, leases, reads};
+use crate::space::{Gate, Keeper, check_disk, with_advice};
+use crate::{Config, Member, Shared, StartError, Store, ids, leases, reads, sweep};
 
 /// Commands of other members enter the same queue as our own clients'.
 struct FromPeers {
@@ -130,8 +133,16 @@ pub(crate) async fn start<E: Env>(
         .await
         .map_err(|cause| StartError::DataDir {
             dir: dir.clone(),
-            reason: format!("cannot create it: {cause}"),
+            reason: with_advice(format!("cannot create it: {cause}")),
         })?;
+    let dir_error = |reason: String| StartError::DataDir {
+        dir: dir.clone(),
+        reason: with_advice(reason),
+    };
+    let fresh = !has_log(&disk, &dir.join("wal"))
+        .await
+        .map_err(|cause| dir_error(format!("cannot look for the log: {cause}")))?;
+    check_disk(&disk, &dir, fresh).await.map_err(dir_error)?;
 
     let mut peers = BTreeMap::new();
     for m in &members {
@@ -145,8 +156,25 @@ pub(crate) async fn start<E: Env>(
     let claim = Claim::<E>::begin(Owner { cluster_id, member }, &disk, &dir).await?;
     let incarnation = claim.incarnation;
 
-    let machine = Arc::new(Machine::<E>::new());
-    let queue = Arc::new(Queue::new());
+    let rows = dir.join("rows");
+    let in_rows = |reason| StartError::DataDir {
+        dir: rows.clone(),
+        reason: with_advice(reason),
+    };
+    let restored = persister::restore::<E>(config.engine, disk.clone(), &rows)
+        .await
+        .map_err(in_rows)?;
+    let mut state = restored.state;
+    state.set_cache_budget(config.value_cache_bytes);
+    let persisted = state.applied();
+    let gate = Arc::new(Gate::new(config.space.quota_bytes));
+    let machine = Arc::new(Machine::<E>::new(
+        gate.clone(),
+        state,
+        restored.mark.clone(),
+        restored.engine.space(),
+    ));
+    let queue = Arc::new(Queue::new(gate));
     let consensus = Consensus::<E>::start(
         consensus::Config {
             member,
@@ -158,8 +186,9 @@ pub(crate) async fn start<E: Env>(
             heartbeat: config.heartbeat,
             election: config.election,
             guards: config.guards,
+            restored: restored.mark,
         },
-        disk,
+        disk.clone(),
         net,
         machine.clone(),
         Arc::new(FromPeers {
@@ -169,10 +198,7 @@ pub(crate) async fn start<E: Env>(
     .await
     .map_err(|error| match error {
         consensus::StartError::Listen { addr, cause } => StartError::Listen { addr, cause },
-        consensus::StartError::Log(reason) => StartError::DataDir {
-            dir: dir.clone(),
-            reason,
-        },
+        consensus::StartError::Log(reason) => dir_error(reason),
         consensus::StartError::Other(reason) => StartError::Other(reason),
     })?;
     if let Err(e) = claim.finish().await {
@@ -191,6 +217,7 @@ pub(crate) async fn start<E: Env>(
         keep_alives: leases::KeepAlives::default(),
         consensus: consensus.clone(),
         tasks: parking_lot::Mutex::new(Vec::new()),
+        persister: parking_lot::Mutex::new(None),
     });
     // The worker is not aborted at a stop: it answers what is in flight and ends by itself once the queue is closed.
     E::spawn(
@@ -203,10 +230,29 @@ pub(crate) async fn start<E: Env>(
         }
         .run(),
     );
+    let persister = Persister::new(
+        restored.engine,
+        machine.clone(),
+        consensus.clone(),
+        persisted,
+    );
+    *shared.persister.lock() = Some(E::spawn("persister", persister.run()));
     let tasks = vec![
         E::spawn("read-index", shared.readers.clone().run(consensus)),
         E::spawn("keep-alives", leases::coalesce(shared.clone())),
         E::spawn("lease-expiry", leases::expire(shared.clone())),
+        E::spawn("sweep", sweep::sweep(shared.clone())),
+        E::spawn("leader-changes", count_leaders(shared.clone())),
+        E::spawn(
+            "space",
+            Keeper {
+                shared: shared.clone(),
+                rules: config.space,
+                disk,
+                dir,
+            }
+            .run(),
+        ),
         E::spawn(
             "watch-progress",
             tick_progress(machine, config.progress_interval),
@@ -225,14 +271,30 @@ pub(crate) async fn start<E: Env>(
     Ok(Store { shared })
 }
 
+/// Counts the leaders this member has seen after the first look.
+async fn count_leaders<E: Env>(shared: Arc<Shared<E>>) {
+    let mut changes = shared.consensus.changes();
+    let mut known = None;
+    loop {
+        let leader = shared.consensus.view().leader;
+        if leader.is_some() && leader != known {
+            known = leader;
+            shared.machine.counters.leader_changed();
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Periodic progress notifications for watches that asked for them.
 async fn tick_progress<E: Env>(machine: Arc<Machine<E>>, interval: Duration) {
     loop {
         E::sleep(interval).await;
-        let mut hub = machine.hub.lock();
+        // Read before the hub's lock is taken: see `machine` for the order.
         let revision = machine.state.read().revision();
-        let wake = hub.tick_progress(revision);
-        drop(hub);
+        let wake = machine.hub.lock().tick_progress(revision);
+        // Waking runs other tasks' code: not under the lock.
         drop(wake);
     }
 }
@@ -291,7 +353,7 @@ mod tests {
     /// The forwarding member tries a command again that its leader did not propose.
     #[tokio::test]
     async fn a_forwarded_command_lost_on_its_way_is_never_said_to_be_unproposed() {
-        let queue = Arc::new(Queue::new());
+        let queue = Arc::new(Queue::new(Arc::new(Gate::new(None))));
         let peers = FromPeers {
             queue: queue.clone(),
         };

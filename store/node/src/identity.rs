@@ -12,10 +12,13 @@ use barque_store_state::MemberId;
 use bytes::Bytes;
 
 use crate::StartError;
+use crate::space::with_advice;
 
 const NAME: &str = "identity";
 const UNFINISHED: &str = "identity.new";
-const FORMAT: &str = "barque-identity 2";
+const FORMAT: &str = "barque-identity 3";
+/// As 3, but without a checksum. Read, no longer written.
+const FORMAT_UNCHECKED: &str = "barque-identity 2";
 
 /// What the flags say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,18 +35,22 @@ struct Identity {
 
 impl Identity {
     fn text(self) -> String {
-        format!(
+        let text = format!(
             "{FORMAT}\ncluster {:016x}\nmember {:016x}\nincarnation {:016x}\n",
             self.owner.cluster_id, self.owner.member.0, self.incarnation
-        )
+        );
+        let checksum = crc32c::crc32c(text.as_bytes());
+        format!("{text}checksum {checksum:08x}\n")
     }
 
     fn parse(text: &str) -> Option<Identity> {
         // A file cut short ends in a shorter number that would parse.
         let mut lines = text.strip_suffix('\n')?.lines();
-        if lines.next()? != FORMAT {
-            return None;
-        }
+        let checked = match lines.next()? {
+            FORMAT => true,
+            FORMAT_UNCHECKED => false,
+            _ => return None,
+        };
         let mut number = |name: &str| {
             let digits = lines.next()?.strip_prefix(name)?.strip_prefix(' ')?;
             u64::from_str_radix(digits, 16).ok()
@@ -53,7 +60,15 @@ impl Identity {
             member: MemberId(number("member")?),
         };
         let incarnation = number("incarnation")?;
-        Some(Identity { owner, incarnation })
+        let identity = Identity { owner, incarnation };
+        // A flipped bit would make another member of it, or an incarnation the peers do not know. The whole text is compared, for
+        // there are several ways to write a number.
+        let right = if checked {
+            text == identity.text()
+        } else {
+            lines.next().is_none()
+        };
+        right.then_some(identity)
     }
 }
 
@@ -78,7 +93,7 @@ impl<E: Env> Claim<E> {
                 .await
                 .map_err(|reason| StartError::DataDir {
                     dir: dir.to_owned(),
-                    reason,
+                    reason: with_advice(reason),
                 })?;
         Ok(Claim {
             incarnation,
@@ -118,7 +133,8 @@ async fn incarnation<E: Env>(
     if let Some(text) = read(disk, &dir.join(NAME)).await? {
         let found = Identity::parse(&text).ok_or_else(|| {
             format!(
-                "{NAME} is not one this version can read; restore it from a backup or start with an empty directory"
+                "{NAME} is damaged (from offset 0 on), or not one this version can read; restore it from a backup or start with an \
+                 empty directory"
             )
         })?;
         check(owner, found)?;
@@ -174,7 +190,8 @@ fn check(owner: Owner, found: Identity) -> Result<(), String> {
     ))
 }
 
-async fn has_log<D: Disk>(disk: &D, wal: &Path) -> std::io::Result<bool> {
+/// Whether there is a log in the directory `wal`.
+pub(crate) async fn has_log<D: Disk>(disk: &D, wal: &Path) -> std::io::Result<bool> {
     if !disk.exists(wal).await? {
         return Ok(false);
     }
@@ -216,6 +233,34 @@ mod tests {
             assert_eq!(Identity::parse(&text[..cut]), None, "cut at {cut}");
         }
         assert_eq!(Identity::parse("barque-identity 1\n"), None);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let identity = Identity {
+            owner: OWNER,
+            incarnation: 0x1234_5678_9abc_def0,
+        };
+        let good = identity.text();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone().into_bytes();
+                bad[at] ^= 1 << bit;
+                let bad = String::from_utf8_lossy(&bad);
+                assert_eq!(Identity::parse(&bad), None, "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_identity_without_a_checksum_is_still_read() {
+        let text = "barque-identity 2\ncluster cdf818194e3a8c32\nmember 0000000000000001\nincarnation 00000000000000ff\n";
+        let identity = Identity {
+            owner: OWNER,
+            incarnation: 0xff,
+        };
+        assert_eq!(Identity::parse(text), Some(identity));
+        assert_eq!(Identity::parse(&format!("{text}checksum 00000000\n")), None);
     }
 
     #[test]

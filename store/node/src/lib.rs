@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +17,24 @@ use tokio::sync::oneshot;
 
 mod boot;
 mod clock;
+mod figures;
 mod identity;
 pub mod ids;
 mod leases;
 pub mod limits;
 mod machine;
+mod persister;
 mod queue;
 mod reads;
+mod space;
+mod sweep;
 mod watches;
 
+pub use figures::Figures;
+pub use space::SpaceRules;
 pub use watches::WatchStream;
 
+use limits::SHUTDOWN_PERSIST_MAX;
 use machine::Machine;
 use queue::{Queue, Reply, Waiting};
 
@@ -56,7 +64,12 @@ pub struct Config {
     pub election: Duration,
     /// `--watch-progress-notify-interval`.
     pub progress_interval: Duration,
+    pub space: SpaceRules,
     pub guards: barque_store_consensus::Guards,
+    /// `--storage-engine`
+    pub engine: barque_store_engine::Kind,
+    /// `--value-cache-bytes`: persisted values kept in memory for reading.
+    pub value_cache_bytes: u64,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,9 +97,13 @@ pub struct Status {
     pub raft_index: u64,
     pub applied_index: u64,
     pub revision: Revision,
-    /// Bytes of the data directory's log, and of live keys and values.
+    /// Bytes of the data directory, and of live keys and values.
     pub db_size: u64,
     pub db_size_in_use: u64,
+    /// `None`: no quota.
+    pub quota_bytes: Option<u64>,
+    /// This member's file system is below its reserve: growth is refused.
+    pub disk_low: bool,
     /// Until when this member may act as the leader without asking (guard 4); `None` when it is not the leader.
     pub leads_until: Option<Instant>,
 }
@@ -103,6 +120,7 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) keep_alives: leases::KeepAlives,
     pub(crate) consensus: Consensus<E>,
     tasks: parking_lot::Mutex<Vec<Task<()>>>,
+    persister: parking_lot::Mutex<Option<Task<()>>>,
 }
 
 impl<E: Env> Shared<E> {
@@ -184,14 +202,21 @@ impl<E: Env> Store<E> {
 
     /// Reads at once from this member's state. Returns the store's current revision (the header's) and the result.
     pub fn range(&self, range: &Range) -> (Revision, Result<RangeResult, Refusal>) {
-        let state = self.shared.machine.state.read();
-        (state.revision(), state.range(range))
+        self.shared.machine.counters.range();
+        self.shared.machine.range(range)
     }
 
     /// Answers a transaction that only reads ([`Txn::is_read_only`]) at once from this member's state, as [`Store::range`].
     pub fn read_txn(&self, txn: &Txn) -> (Revision, Result<TxnResult, Refusal>) {
-        let state = self.shared.machine.state.read();
-        (state.revision(), state.read_txn(txn))
+        let machine = &self.shared.machine;
+        let (revision, result) = {
+            let state = machine.state.read();
+            (state.revision(), machine.answer(state.read_txn(txn)))
+        };
+        if let Ok(result) = &result {
+            machine.counters.read_txn(txn, result);
+        }
+        (revision, result)
     }
 
     pub fn revision(&self) -> Revision {
@@ -204,11 +229,11 @@ impl<E: Env> Store<E> {
 
     /// As etcd's HashKV; `None`: at the current revision.
     pub fn hash_kv(&self, revision: Option<Revision>) -> Result<HashKv, Refusal> {
-        let state = &self.shared.machine.state;
-        let mut run = state.read().hash_begin(revision)?;
+        let machine = &self.shared.machine;
+        let mut run = machine.state.read().hash_begin(revision)?;
         loop {
             // Given back in between: an entry to be applied, and all of Raft behind it, must not wait for every row.
-            let hash = state.read().hash_on(&mut run, HASH_ROWS)?;
+            let hash = machine.answer(machine.state.read().hash_on(&mut run, HASH_ROWS))?;
             if let Some(hash) = hash {
                 return Ok(hash);
             }
@@ -262,10 +287,17 @@ impl<E: Env> Store<E> {
             raft_index: view.last_log,
             applied_index: view.applied,
             revision: state.revision(),
-            db_size: self.shared.consensus.log_bytes(),
+            db_size: self.shared.consensus.log_bytes() + self.shared.machine.space().disk_bytes,
             db_size_in_use: state.live_bytes(),
+            quota_bytes: self.shared.machine.gate.quota_bytes,
+            disk_low: self.shared.machine.gate.disk_low(),
             leads_until: view.leads_until,
         }
+    }
+
+    /// The alarms that are up, by kind, then member.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.shared.machine.state.read().alarms().iter().collect()
     }
 
     /// All members by id, with the client URLs they have published.
@@ -289,7 +321,9 @@ impl<E: Env> Store<E> {
 
     /// Resolves when the member can no longer trust its disk or state; the process must exit non-zero then.
     pub async fn failed(&self) -> String {
-        self.shared.consensus.failed().await
+        let (machine, consensus) = (&self.shared.machine, &self.shared.consensus);
+        let (damage, stop) = (pin!(machine.failure()), pin!(consensus.failed()));
+        futures::future::select(damage, stop).await.factor_first().0
     }
 
     /// Hands leadership over where it can, answers what waits, then stops.
@@ -303,6 +337,13 @@ impl<E: Env> Store<E> {
         tasks.iter().for_each(Task::abort);
         self.shared.readers.close();
         self.shared.keep_alives.close();
+        // While the log still runs: the last batch waits for it.
+        self.shared.machine.close();
+        let persister = self.shared.persister.lock().take();
+        if let Some(persister) = persister {
+            // A persister that was killed has nothing to wait for.
+            let _ = E::timeout(SHUTDOWN_PERSIST_MAX, persister).await;
+        }
         self.shared.consensus.shutdown().await;
     }
 }

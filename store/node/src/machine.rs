@@ -1,65 +1,248 @@
 //! What consensus drives: the state, and the watchers that are told of its changes.
-//! Promise: a watcher sees a revision exactly when the state has it: both change under the hub's lock.
-//! Lock order: hub, then state. Readers take the state alone.
+//! Promise: a watcher sees a revision exactly when the state has it: both change under the hub's lock. From the first
+//! damage found on, nothing is applied and nothing is answered.
+//! Lock order: state, then hub; nobody who holds the hub waits for the state. So a long read of the state, which an apply
+//! has to wait for, holds up no watch. Readers take the state alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use barque_store_consensus as consensus;
-use barque_store_env::{Env, Instant};
-use barque_store_state::{ClusterTime, Entry, LogIndex, MemberId, Outcome, PublishedMember, State};
-use barque_store_watch::Hub;
+use barque_store_consensus::{self as consensus, Mark};
+use barque_store_engine::Space;
+use barque_store_env::{Env, Instant, watch};
+use barque_store_state::*;
+use barque_store_watch::{History, HistoryError, Hub, Past};
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::clock::{Estimate, LeaderClock};
+use crate::figures::Counters;
+use crate::limits::*;
+use crate::space::Gate;
 
 pub(crate) struct Machine<E: Env> {
     pub(crate) state: RwLock<State>,
     pub(crate) hub: Mutex<Hub>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) counters: Counters,
     estimate: Mutex<Estimate>,
     leader_clock: Mutex<LeaderClock>,
+    /// Of the entry applied last; changes under the state's lock.
+    mark: Mutex<Mark>,
+    /// What the entry applied next brings in.
+    next_membership: Mutex<Option<Bytes>>,
+    /// Bytes of rows that the engine does not have: those of no batch yet, and those of the batch on its way.
+    fresh: AtomicU64,
+    leaving: AtomicU64,
+    /// Wakes the persister before its time.
+    due: Notify,
+    closed: AtomicBool,
+    space: Mutex<Space>,
+    /// Why this member can no longer trust its data.
+    failure: watch::Sender<Option<String>>,
+    failed: AtomicBool,
     env: std::marker::PhantomData<E>,
 }
 
 impl<E: Env> Machine<E> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(gate: Arc<Gate>, state: State, mark: Option<Mark>, space: Space) -> Self {
+        gate.applied(&state);
+        let estimate = Estimate {
+            stamp: state.time(),
+            applied_at: E::now(),
+        };
         Machine {
-            state: RwLock::new(State::new()),
-            hub: Mutex::new(Hub::new(barque_store_watch::Limits::default())),
+            gate,
+            counters: Counters::default(),
+            // What the state begins with is not published again.
+            hub: Mutex::new(Hub::after(
+                barque_store_watch::Limits::default(),
+                state.revision(),
+            )),
+            state: RwLock::new(state),
             leader_clock: Mutex::new(LeaderClock::default()),
-            estimate: Mutex::new(Estimate {
-                stamp: ClusterTime::default(),
-                applied_at: E::now(),
-            }),
+            estimate: Mutex::new(estimate),
+            mark: Mutex::new(mark.unwrap_or(Mark {
+                index: LogIndex(0),
+                term: 0,
+                membership: Bytes::new(),
+            })),
+            next_membership: Mutex::new(None),
+            fresh: AtomicU64::new(0),
+            leaving: AtomicU64::new(0),
+            due: Notify::new(),
+            closed: AtomicBool::new(false),
+            space: Mutex::new(space),
+            failure: watch::channel(None).0,
+            failed: AtomicBool::new(false),
             env: std::marker::PhantomData,
         }
     }
-
     /// The leader's stamp for what it proposes or decides at `now` in `term`. The first one of a term starts its clock.
     pub(crate) fn stamp(&self, term: u64, now: Instant) -> ClusterTime {
         let applied = self.state.read().time();
         self.leader_clock.lock().stamp(term, applied, now)
     }
-
     /// This member's estimate of cluster time at `now`.
     pub(crate) fn cluster_time(&self, now: Instant) -> ClusterTime {
         self.estimate.lock().at(now)
     }
 }
 
+/// Reads, fenced.
+impl<E: Env> Machine<E> {
+    /// What a client is told of a read; damage ends the member.
+    pub(crate) fn answer<T>(&self, read: Result<T, ReadError>) -> Result<T, Refusal> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(Refusal::Corrupt);
+        }
+        read.map_err(|error| match error {
+            ReadError::Refused(refusal) => refusal,
+            ReadError::Unreadable(row) => {
+                self.fail(&row.to_string());
+                Refusal::Corrupt
+            }
+        })
+    }
+
+    /// A range, at the revision it is the answer of. Few missing rows are read under the state's lock and kept in memory,
+    /// many of them outside of it.
+    pub(crate) fn range(&self, range: &Range) -> (Revision, Result<RangeResult, Refusal>) {
+        for _ in 0..RANGE_ATTEMPTS {
+            let (revision, outline, archive) = {
+                let state = self.state.read();
+                let outline = state.outline(range, RANGE_READS_LOCKED);
+                (state.revision(), outline, state.archive().cloned())
+            };
+            let outline = match outline.map(Outline::ready) {
+                Ok(Ok(result)) => return (revision, self.answer(Ok(result))),
+                Ok(Err(outline)) => outline,
+                Err(error) => return (revision, self.answer(Err(error))),
+            };
+            let Some(archive) = archive else { break };
+            match outline.read(&*archive) {
+                Ok(Some(result)) => return (revision, self.answer(Ok(result))),
+                // A row went meanwhile: the state knows what stands in its place.
+                Ok(None) => {}
+                Err(row) => return (revision, self.answer(Err(row.into()))),
+            }
+        }
+        let state = self.state.read();
+        (state.revision(), self.answer(state.range(range)))
+    }
+
+    /// Fences the member: it applies and answers nothing any more.
+    pub(crate) fn fail(&self, reason: &str) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            tracing::error!("{reason}; this member stops");
+            self.failure.send(Some(reason.to_owned()));
+        }
+    }
+    /// Resolves with the reason when the member is fenced.
+    pub(crate) async fn failure(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        loop {
+            if let Some(reason) = failure.get_and_update() {
+                return reason;
+            }
+            if failure.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// What the persister does.
+impl<E: Env> Machine<E> {
+    /// Waits for so long, or until a batch is due. True: the member stops.
+    pub(crate) async fn pause(&self, time: Duration) -> bool {
+        if !self.closed.load(Ordering::Acquire) {
+            // Whichever comes first; the time passing is no error.
+            let _ = E::timeout(time, self.due.notified()).await;
+        }
+        self.closed.load(Ordering::Acquire)
+    }
+    /// The persister ends after one more batch.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.due.notify_one();
+    }
+    /// Everything applied since `persisted`, and how far that is; `None` when there is nothing.
+    pub(crate) fn begin_batch(&self, persisted: LogIndex) -> Option<(Batch, Mark)> {
+        if self.failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut state = self.state.write();
+        if state.applied() == persisted {
+            return None;
+        }
+        self.leaving
+            .store(state.unpersisted_bytes(), Ordering::Relaxed);
+        self.fresh.store(0, Ordering::Relaxed);
+        Some((state.begin_batch(), self.mark.lock().clone()))
+    }
+    pub(crate) fn batch_done(&self, space: Space) {
+        self.state.write().batch_done();
+        self.leaving.store(0, Ordering::Relaxed);
+        self.set_space(space);
+    }
+    pub(crate) fn index_chunk(&self, after: Option<&Bytes>, keys: usize) -> Option<(Bytes, Bytes)> {
+        self.state.read().index_chunk(after, keys)
+    }
+    pub(crate) fn trim_cache(&self) {
+        let mut left = TRIM_TURNS;
+        while left > 0 && self.state.read().is_over_budget() {
+            self.state.write().trim_cache(TRIM_KEYS);
+            left -= 1;
+        }
+    }
+    pub(crate) fn set_space(&self, space: Space) {
+        *self.space.lock() = space;
+    }
+    /// What the engine takes on disk.
+    pub(crate) fn space(&self) -> Space {
+        *self.space.lock()
+    }
+}
+
 impl<E: Env> consensus::Machine for Machine<E> {
-    fn apply(&self, index: LogIndex, _term: u64, entry: Option<&Entry>) -> Vec<Outcome> {
+    fn apply(
+        &self,
+        index: LogIndex,
+        term: u64,
+        entry: Option<&Entry>,
+    ) -> Result<Vec<Outcome>, String> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err("this member's data is damaged".to_owned());
+        }
         let Some(entry) = entry else {
-            self.state.write().skip(index);
+            let mut state = self.state.write();
+            state.skip(index);
+            self.note(&state, index, term);
+            drop(state);
             // A new leader's first entry: the time without one did not count.
             self.estimate.lock().applied_at = E::now();
-            return Vec::new();
+            return Ok(Vec::new());
         };
+        let mut state = self.state.write();
         let mut hub = self.hub.lock();
-        let (applied, stamp) = {
-            let mut state = self.state.write();
-            let applied = state.apply(index, entry);
-            (applied, state.time())
+        let applied = state.apply(index, entry, previous_wanted(&hub));
+        self.note(&state, index, term);
+        let stamp = state.time();
+        self.gate.applied(&state);
+        drop(state);
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(row) => {
+                drop(hub);
+                self.fail(&row.to_string());
+                return Err(row.to_string());
+            }
         };
+        self.counters.applied(&entry.commands, &applied);
         let wake = hub.publish(&applied.events);
         drop(hub);
         // Waking runs other tasks' code: not under the lock.
@@ -68,7 +251,16 @@ impl<E: Env> consensus::Machine for Machine<E> {
             stamp,
             applied_at: E::now(),
         };
-        applied.outcomes
+        Ok(applied.outcomes)
+    }
+
+    fn membership(&self, membership: Bytes) {
+        *self.next_membership.lock() = Some(membership);
+    }
+
+    fn is_busy(&self) -> bool {
+        let unpersisted = self.fresh.load(Ordering::Relaxed) + self.leaving.load(Ordering::Relaxed);
+        unpersisted >= OVERLAY_BYTES_MAX && !self.failed.load(Ordering::Relaxed)
     }
 
     fn incarnations(&self) -> BTreeMap<MemberId, u64> {
@@ -77,5 +269,48 @@ impl<E: Env> consensus::Machine for Machine<E> {
             (member.incarnation != 0).then_some((*id, member.incarnation))
         };
         state.published().iter().filter_map(told).collect()
+    }
+}
+
+/// Whether a watcher wants the rows before the changes. One that comes later is told of later changes only.
+fn previous_wanted(hub: &Hub) -> Previous {
+    match hub.wants_previous() {
+        true => Previous::Told,
+        false => Previous::LeftOut,
+    }
+}
+
+impl<E: Env> Machine<E> {
+    /// A piece of history for a watch that catches up.
+    pub(crate) fn history(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        max_revisions: usize,
+    ) -> Result<Past, HistoryError> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(HistoryError::Failed("this member is fenced".to_owned()));
+        }
+        let state = self.state.read();
+        let past = History::read(&*state, range, from, max_revisions);
+        if let Err(HistoryError::Failed(reason)) = &past {
+            self.fail(reason);
+        }
+        past
+    }
+
+    /// Under the state's lock: how far it is now.
+    fn note(&self, state: &State, index: LogIndex, term: u64) {
+        let mut mark = self.mark.lock();
+        mark.index = index;
+        mark.term = term;
+        if let Some(membership) = self.next_membership.lock().take() {
+            mark.membership = membership;
+        }
+        let bytes = state.unpersisted_bytes();
+        let before = self.fresh.swap(bytes, Ordering::Relaxed);
+        if before < BATCH_BYTES && bytes >= BATCH_BYTES {
+            self.due.notify_one();
+        }
     }
 }

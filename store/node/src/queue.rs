@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use barque_store_consensus::{self as consensus, Consensus};
 use barque_store_env::{Env, Instant};
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::limits::*;
 use crate::machine::Machine;
+use crate::space::Gate;
 use crate::{Completion, CompletionSink, ProposeError};
 
 /// Where an answer goes.
@@ -82,12 +84,14 @@ impl Inner {
 
 pub(crate) struct Queue {
     inner: Mutex<Inner>,
+    gate: Arc<Gate>,
     arrived: Notify,
 }
 
 impl Queue {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(gate: Arc<Gate>) -> Self {
         Queue {
+            gate,
             inner: Mutex::new(Inner {
                 waiting: VecDeque::new(),
                 bytes: 0,
@@ -107,6 +111,8 @@ impl Queue {
                 let cost = cost(&waiting.command);
                 if inner.closed {
                     refused.push((waiting.reply, Err(Failure::Stopped)));
+                } else if let Some(refusal) = self.gate.refusal(&waiting.command) {
+                    refused.push((waiting.reply, Ok(refused_outcome(refusal))));
                 } else if inner.waiting.len() >= QUEUE_COMMANDS_MAX
                     || inner.bytes + cost > QUEUE_BYTES_MAX
                 {
@@ -155,6 +161,11 @@ impl Queue {
         taken
     }
 
+    /// Commands that wait to be proposed.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().waiting.len()
+    }
+
     fn holds_peers(&self) -> bool {
         self.inner.lock().peers > 0
     }
@@ -199,6 +210,14 @@ impl Queue {
                 .collect(),
         );
         self.arrived.notify_one();
+    }
+}
+
+/// A refusal that needs no entry. Clients see its text and code only.
+fn refused_outcome(refusal: Refusal) -> Outcome {
+    Outcome {
+        revision: Revision::default(),
+        result: Err(refusal),
     }
 }
 
@@ -289,12 +308,22 @@ pub(crate) struct Worker<E: Env> {
 }
 
 /// A batch on its way, and what became of each of its commands.
-type Decision = Pin<Box<dyn Future<Output = (Vec<Waiting>, Vec<Result<Outcome, Failure>>)> + Send>>;
+type Decision = Pin<Box<dyn Future<Output = Decided> + Send>>;
+
+struct Decided {
+    batch: Vec<Waiting>,
+    results: Vec<Result<Outcome, Failure>>,
+    /// What it counted for under the quota while it was on its way.
+    growth: u64,
+}
+
 type InFlight = FuturesUnordered<Decision>;
 
 impl<E: Env> Worker<E> {
     pub(crate) async fn run(self) {
         let mut in_flight: InFlight = FuturesUnordered::new();
+        // Growth that is proposed here and not known to be applied.
+        let mut growing = 0;
         let mut changes = self.consensus.changes();
         // After a refusal: not again before this instant, so that a stale hint does not spin.
         let mut retry_at = None;
@@ -311,7 +340,9 @@ impl<E: Env> Worker<E> {
                 let view = self.consensus.view();
                 match view.leader {
                     Some(leader) if leader == self.member && view.leads_until.is_some() => {
-                        in_flight.push(self.propose(view.term));
+                        if let Some(decision) = self.propose(view.term, &mut growing) {
+                            in_flight.push(decision);
+                        }
                     }
                     Some(leader) if leader != self.member => {
                         if self.queue.holds_peers() {
@@ -348,21 +379,39 @@ impl<E: Env> Worker<E> {
                 Either::Left((settled, _)) => settled,
                 Either::Right(_) => None,
             };
-            if let Some((batch, results)) = settled
-                && self.settle(batch, results)
-            {
-                retry_at = Some(E::now() + LEADER_POLL / 5);
+            if let Some(decided) = settled {
+                growing -= decided.growth;
+                if self.settle(decided.batch, decided.results) {
+                    retry_at = Some(E::now() + LEADER_POLL / 5);
+                }
             }
         }
     }
 
-    fn propose(&self, term: u64) -> Decision {
-        let batch = self.queue.take();
+    /// The next entry; `None` when all that was to go into it is over the quota.
+    fn propose(&self, term: u64, growing: &mut u64) -> Option<Decision> {
+        let mut batch = Vec::new();
+        let mut refused = Vec::new();
+        let mut grows = 0;
+        for waiting in self.queue.take() {
+            let pending = growing.saturating_add(grows);
+            if self.machine.gate.within_quota(&waiting.command, pending) {
+                grows += growth(&waiting.command);
+                batch.push(waiting);
+            } else {
+                refused.push((waiting.reply, Ok(refused_outcome(Refusal::NoSpace))));
+            }
+        }
+        answer(refused);
+        if batch.is_empty() {
+            return None;
+        }
+        *growing += grows;
         let time = self.machine.stamp(term, E::now());
         let commands: Vec<Command> = batch.iter().map(|w| w.command.clone()).collect();
         let deadline = latest(&batch);
         let consensus = self.consensus.clone();
-        Box::pin(async move {
+        Some(Box::pin(async move {
             let proposed = consensus.propose(Entry { time, commands });
             let results = match E::timeout_at(deadline, proposed).await {
                 Ok(Ok(outcomes)) => {
@@ -376,8 +425,12 @@ impl<E: Env> Worker<E> {
                 Ok(Err(failure)) => vec![Err(failure); batch.len()],
                 Err(_) => vec![Err(Failure::Unknown); batch.len()],
             };
-            (batch, results)
-        })
+            Decided {
+                batch,
+                results,
+                growth: grows,
+            }
+        }))
     }
 
     fn forward(&self, leader: MemberId) -> Decision {
@@ -392,7 +445,11 @@ impl<E: Env> Worker<E> {
                 batch.len(),
                 "a forward answers each command once"
             );
-            (batch, results)
+            Decided {
+                batch,
+                results,
+                growth: 0,
+            }
         })
     }
 
@@ -408,7 +465,15 @@ impl<E: Env> Worker<E> {
                 {
                     again.push(waiting)
                 }
-                result => done.push((waiting.reply, result)),
+                result => {
+                    if result.is_err() && !waiting.is_forwarded() {
+                        self.machine
+                            .counters
+                            .proposals_failed
+                            .fetch_add(1, Ordering::Relaxed);
+                    }
+                    done.push((waiting.reply, result))
+                }
             }
         }
         answer(done);

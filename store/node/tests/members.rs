@@ -36,7 +36,10 @@ fn config(name: &str, dir: &Path, ports: &BTreeMap<String, u16>) -> Config {
         heartbeat: Duration::from_millis(100),
         election: Duration::from_millis(1000),
         progress_interval: Duration::from_secs(600),
+        space: barque_store_node::SpaceRules::default(),
         guards: Default::default(),
+        engine: Default::default(),
+        value_cache_bytes: 1 << 20,
     }
 }
 

@@ -27,7 +27,10 @@ fn config(node: NodeId, guards: Guards) -> Config {
         heartbeat: MS * 50,
         election: MS * 500,
         progress_interval: Duration::from_secs(1),
+        space: barque_store_node::SpaceRules::default(),
         guards,
+        engine: Default::default(),
+        value_cache_bytes: 1 << 20,
     }
 }
 
@@ -79,9 +82,9 @@ async fn write(node: NodeId, store: &Store<SimEnv>, key: &str) {
 async fn wipe(node: NodeId) {
     let remove = async move {
         let (disk, member) = (sim::disk(node), Path::new(DATA).join("member"));
-        for dir in [member.join("wal"), member] {
+        for dir in [member.join("wal"), member.join("rows"), member] {
             for name in disk.list(&dir).await.expect("a directory") {
-                if name != "wal" {
+                if name != "wal" && name != "rows" {
                     disk.remove(&dir.join(name)).await.expect("removed");
                 }
             }

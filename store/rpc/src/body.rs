@@ -43,8 +43,9 @@ impl MessageBody {
                 None if self.decoder.is_between() => return Poll::Ready(None),
                 None => {
                     return Poll::Ready(Some(Err(Status::new(
-                        Code::Internal,
-                        "the request ended in the middle of a message",
+                        // What Go's gRPC lets through of its own reader's error.
+                        Code::Unknown,
+                        "unexpected EOF",
                     ))));
                 }
             }
@@ -72,18 +73,14 @@ impl UnaryBody {
         loop {
             match ready!(self.body.poll_message(cx)) {
                 Some(Ok(message)) if self.message.is_none() => self.message = Some(message),
-                Some(Ok(_)) => {
-                    return Poll::Ready(Err(Status::new(
-                        Code::Internal,
-                        "more than one message in a unary call",
-                    )));
-                }
+                // The first one is the request, as in grpc-go; others are read and forgotten.
+                Some(Ok(_)) => {}
                 Some(Err(status)) => return Poll::Ready(Err(status)),
                 None => {
                     return Poll::Ready(
-                        self.message.take().ok_or_else(|| {
-                            Status::new(Code::Internal, "no message in a unary call")
-                        }),
+                        self.message
+                            .take()
+                            .ok_or_else(|| Status::new(Code::Unknown, "EOF")),
                     );
                 }
             }

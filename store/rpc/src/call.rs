@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -40,10 +42,25 @@ pub trait Service: 'static {
 #[error("the client closed the call")]
 pub struct Closed;
 
+/// How the calls of one method ended, by code. One per core, so that counting costs next to nothing.
+#[derive(Debug, Default)]
+pub struct Ended([AtomicU64; Code::ALL.len()]);
+
+impl Ended {
+    fn count(&self, code: Code) {
+        self.0[code as usize].fetch_add(1, Ordering::Relaxed);
+    }
+    /// Calls that ended with `code` since the start.
+    pub fn with(&self, code: Code) -> u64 {
+        self.0[code as usize].load(Ordering::Relaxed)
+    }
+}
+
 /// The answer of one unary call. Dropped unanswered it answers Internal, so that no client waits for nothing.
 pub struct Reply {
     respond: Option<SendResponse<Output>>,
     unread: Unread,
+    ended: Option<Arc<Ended>>,
 }
 
 impl fmt::Debug for Reply {
@@ -70,7 +87,14 @@ impl Reply {
         Reply {
             respond: Some(respond),
             unread,
+            ended: None,
         }
+    }
+
+    /// Has the end of this call counted.
+    pub fn counted(mut self, ended: Arc<Ended>) -> Self {
+        self.ended = Some(ended);
+        self
     }
 
     /// Answers with one message. A client that is gone already is no error of ours.
@@ -81,11 +105,16 @@ impl Reply {
         let Some(mut respond) = self.respond.take() else {
             return;
         };
+        if let Some(ended) = &self.ended {
+            ended.count(Code::Ok);
+        }
         let _ = respond
             .send_response(response_head(), false)
             .and_then(|mut stream| {
                 // More than the window waits in the stream's own queue as shared bytes.
-                stream.send_data(self.unread.output(message.bytes), false)?;
+                for piece in message.pieces() {
+                    stream.send_data(self.unread.output(piece), false)?;
+                }
                 stream.send_trailers(trailers(&Status::OK))
             });
     }
@@ -103,6 +132,9 @@ impl Reply {
 
     fn fail(&mut self, status: &Status) {
         if let Some(mut respond) = self.respond.take() {
+            if let Some(ended) = &self.ended {
+                ended.count(status.code);
+            }
             let mut head = response_head();
             status.write_to(head.headers_mut());
             let _ = respond.send_response(head, true);
@@ -156,6 +188,7 @@ impl Requests {
 pub struct Responses {
     stream: SendStream<Output>,
     unread: Unread,
+    ended: Option<Arc<Ended>>,
 }
 
 impl fmt::Debug for Responses {
@@ -167,26 +200,37 @@ impl fmt::Debug for Responses {
 impl Responses {
     pub(crate) fn open(mut respond: SendResponse<Output>, unread: Unread) -> Result<Self, Closed> {
         match respond.send_response(response_head(), false) {
-            Ok(stream) => Ok(Responses { stream, unread }),
+            Ok(stream) => Ok(Responses {
+                stream,
+                unread,
+                ended: None,
+            }),
             Err(_) => Err(Closed),
         }
     }
 
+    /// Has the end of this call counted; one that is dropped unfinished counts as canceled.
+    pub fn counted(mut self, ended: Arc<Ended>) -> Self {
+        self.ended = Some(ended);
+        self
+    }
+
     /// Sends messages, waiting while the client's window and our buffer are full.
     pub async fn send(&mut self, messages: Framed) -> Result<(), Closed> {
-        let mut bytes = messages.bytes;
-        while !bytes.is_empty() {
-            self.stream.reserve_capacity(bytes.len());
-            let mut capacity = self.stream.capacity();
-            while capacity == 0 {
-                capacity = match poll_fn(|cx| self.stream.poll_capacity(cx)).await {
-                    Some(Ok(capacity)) => capacity,
-                    Some(Err(_)) | None => return Err(Closed),
-                };
+        for mut bytes in messages.pieces() {
+            while !bytes.is_empty() {
+                self.stream.reserve_capacity(bytes.len());
+                let mut capacity = self.stream.capacity();
+                while capacity == 0 {
+                    capacity = match poll_fn(|cx| self.stream.poll_capacity(cx)).await {
+                        Some(Ok(capacity)) => capacity,
+                        Some(Err(_)) | None => return Err(Closed),
+                    };
+                }
+                let chunk = bytes.split_to(capacity.min(bytes.len()));
+                let chunk = self.unread.output(chunk);
+                self.stream.send_data(chunk, false).map_err(|_| Closed)?;
             }
-            let chunk = bytes.split_to(capacity.min(bytes.len()));
-            let chunk = self.unread.output(chunk);
-            self.stream.send_data(chunk, false).map_err(|_| Closed)?;
         }
         Ok(())
     }
@@ -202,5 +246,16 @@ impl Responses {
 
     pub fn finish(mut self, status: &Status) {
         let _ = self.stream.send_trailers(trailers(status));
+        if let Some(ended) = self.ended.take() {
+            ended.count(status.code);
+        }
+    }
+}
+
+impl Drop for Responses {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            ended.count(Code::Canceled);
+        }
     }
 }

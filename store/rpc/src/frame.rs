@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::limits::RESPONSE_BYTES_MAX;
+use crate::limits::{RESPONSE_BYTES_MAX, SHARED_BYTES_MIN};
 use crate::status::{Code, Status};
 
 const PREFIX_BYTES: usize = 5;
@@ -11,11 +11,17 @@ const PREFIX_BYTES: usize = 5;
 /// One or more messages with their prefixes, ready for DATA frames. Cheap to clone: watchers share them.
 #[derive(Clone, Debug)]
 pub struct Framed {
-    pub(crate) bytes: Bytes,
+    first: Bytes,
+    /// Most answers are one piece. More: some bytes are shared with other answers.
+    rest: Vec<Bytes>,
     too_large: Option<usize>,
 }
 
 impl Framed {
+    /// The frames as they go onto the wire, in pieces.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = Bytes> {
+        std::iter::once(self.first).chain(self.rest)
+    }
     /// What grpc-go says of a message it cannot send.
     pub(crate) fn refused(&self) -> Option<Status> {
         self.too_large.map(|len| {
@@ -26,20 +32,27 @@ impl Framed {
         })
     }
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>()
     }
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
     }
-    /// The frames as they go onto the wire.
+    /// The frames as they go onto the wire, copied together where they are more than one piece.
     pub fn into_bytes(self) -> Bytes {
-        self.bytes
+        if self.rest.is_empty() {
+            return self.first;
+        }
+        let mut whole = BytesMut::with_capacity(self.len());
+        self.pieces().for_each(|piece| whole.put(piece));
+        whole.freeze()
     }
 }
 
 /// Builds messages one after the other in one buffer.
 #[derive(Debug, Default)]
 pub struct Frames {
+    /// Complete, before `buf`.
+    done: Vec<Bytes>,
     buf: BytesMut,
     too_large: Option<usize>,
 }
@@ -49,7 +62,7 @@ impl Frames {
     pub fn with_capacity(bytes: usize) -> Self {
         Frames {
             buf: BytesMut::with_capacity(bytes),
-            too_large: None,
+            ..Frames::default()
         }
     }
     /// Exactly one message, of about `bytes`.
@@ -59,30 +72,64 @@ impl Frames {
         frames.finish()
     }
     pub fn message(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        self.message_with([], write);
+    }
+    /// A message that begins with what `write` writes and goes on with `shared`: bytes that other messages hold too. The
+    /// large ones are not copied.
+    pub fn message_with<'a>(
+        &mut self,
+        shared: impl IntoIterator<Item = &'a Bytes, IntoIter: Clone>,
+        write: impl FnOnce(&mut BytesMut),
+    ) {
+        let shared = shared.into_iter();
+        let copied = |bytes: &&Bytes| bytes.len() < SHARED_BYTES_MIN;
+        self.reserve(shared.clone().filter(copied).map(Bytes::len).sum());
         let start = self.buf.len();
         self.buf.put_bytes(0, PREFIX_BYTES);
         write(&mut self.buf);
-        let len = self.buf.len() - start - PREFIX_BYTES;
+        let written = self.buf.len() - start - PREFIX_BYTES;
+        let len = written + shared.clone().map(Bytes::len).sum::<usize>();
         match u32::try_from(len) {
             Ok(prefix) if len <= RESPONSE_BYTES_MAX => {
                 self.buf[start + 1..start + PREFIX_BYTES].copy_from_slice(&prefix.to_be_bytes());
             }
             _ => self.too_large = Some(len),
         }
+        for bytes in shared {
+            if copied(&bytes) {
+                self.buf.put_slice(bytes);
+                continue;
+            }
+            if !self.buf.is_empty() {
+                self.done.push(self.buf.split().freeze());
+            }
+            self.done.push(bytes.clone());
+        }
     }
     pub fn reserve(&mut self, bytes: usize) {
         self.buf.reserve(bytes + PREFIX_BYTES);
     }
     pub fn len(&self) -> usize {
-        self.buf.len()
+        self.buf.len() + self.done.iter().map(Bytes::len).sum::<usize>()
     }
     pub fn is_empty(&self) -> bool {
-        self.buf.is_empty()
+        self.len() == 0
     }
     /// Everything written since the last call. The buffer stays usable.
     pub fn finish(&mut self) -> Framed {
+        let last = self.buf.split().freeze();
+        let mut pieces = std::mem::take(&mut self.done);
+        let first = if pieces.is_empty() {
+            last
+        } else {
+            if !last.is_empty() {
+                pieces.push(last);
+            }
+            pieces.remove(0)
+        };
         Framed {
-            bytes: self.buf.split().freeze(),
+            first,
+            rest: pieces,
             too_large: self.too_large.take(),
         }
     }
@@ -164,8 +211,10 @@ impl Decoder {
 
     fn frame_bytes(&self, prefix: &[u8]) -> Result<usize, Status> {
         if prefix[0] != 0 {
-            return Err(Status::unimplemented(
-                "grpc: compressed messages are not supported",
+            // No encoding was agreed on: none is offered.
+            return Err(Status::new(
+                Code::Internal,
+                "grpc: compressed flag set with identity or empty encoding",
             ));
         }
         let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
@@ -203,7 +252,35 @@ mod tests {
     fn a_compressed_message_is_refused() {
         let mut decoder = Decoder::new(10);
         decoder.push(Bytes::from_static(&[1, 0, 0, 0, 1, 7]));
-        assert_eq!(decoder.next().unwrap_err().code, Code::Unimplemented);
+        assert_eq!(decoder.next().unwrap_err().code, Code::Internal);
+    }
+
+    #[test]
+    fn large_shared_bytes_are_referred_to_and_small_ones_copied() {
+        let large = Bytes::from(vec![7; SHARED_BYTES_MIN]);
+        let small = Bytes::from_static(b"small");
+        let mut frames = Frames::default();
+        for _ in 0..2 {
+            frames.message_with([&small, &large, &small], |buf| buf.put_slice(b"head"));
+        }
+        frames.message(|buf| buf.put_slice(b"end"));
+        assert!(!frames.is_empty());
+        let framed = frames.finish();
+        assert!(frames.is_empty() && frames.finish().is_empty());
+        let pieces: Vec<Bytes> = framed.clone().pieces().collect();
+        assert_eq!(pieces.len(), 5);
+        assert_eq!(pieces[1].as_ptr(), large.as_ptr());
+        assert_eq!(pieces[3].as_ptr(), large.as_ptr());
+        let mut decoder = Decoder::new(2 * SHARED_BYTES_MIN);
+        let len = framed.len();
+        let wire = framed.into_bytes();
+        assert_eq!(wire.len(), len);
+        decoder.push(wire);
+        let message = [b"headsmall", &large[..], b"small"].concat();
+        for expected in [&message[..], &message[..], b"end"] {
+            assert_eq!(decoder.next().unwrap().unwrap(), expected);
+        }
+        assert!(decoder.is_between());
     }
 
     proptest! {
@@ -217,7 +294,7 @@ mod tests {
             for message in &messages {
                 frames.message(|buf| buf.extend_from_slice(message));
             }
-            let mut wire = frames.finish().bytes;
+            let mut wire = frames.finish().into_bytes();
             let mut decoder = Decoder::new(300);
             let mut got: Vec<Vec<u8>> = Vec::new();
             let mut cut = cuts.iter().cycle();

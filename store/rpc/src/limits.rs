@@ -24,6 +24,10 @@ pub const PENDING_RESETS_MAX: usize = 256;
 /// Response bytes of one stream buffered ahead of the client's window. A streaming handler waits when it is full.
 pub const STREAM_SEND_BUFFER_BYTES: usize = 256 << 10;
 
+/// Bytes that several messages share are sent as DATA frames of their own from this size on; smaller ones are copied into
+/// each message, which costs less than a frame of their own.
+pub const SHARED_BYTES_MIN: usize = 4 << 10;
+
 /// Response bytes of one connection that its client has not read. A few large ranges at once are usual (kube-apiserver pages
 /// by 500 to 10,000 rows); beyond this the connection's next requests wait until it reads.
 pub const UNREAD_RESPONSE_BYTES_MAX: usize = 64 << 20;

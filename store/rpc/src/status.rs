@@ -26,6 +26,52 @@ pub enum Code {
     Unauthenticated = 16,
 }
 
+impl Code {
+    /// In the order of their numbers.
+    pub const ALL: [Code; 17] = [
+        Code::Ok,
+        Code::Canceled,
+        Code::Unknown,
+        Code::InvalidArgument,
+        Code::DeadlineExceeded,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::PermissionDenied,
+        Code::ResourceExhausted,
+        Code::FailedPrecondition,
+        Code::Aborted,
+        Code::OutOfRange,
+        Code::Unimplemented,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DataLoss,
+        Code::Unauthenticated,
+    ];
+
+    /// As grpc-go's metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::Ok => "OK",
+            Code::Canceled => "Canceled",
+            Code::Unknown => "Unknown",
+            Code::InvalidArgument => "InvalidArgument",
+            Code::DeadlineExceeded => "DeadlineExceeded",
+            Code::NotFound => "NotFound",
+            Code::AlreadyExists => "AlreadyExists",
+            Code::PermissionDenied => "PermissionDenied",
+            Code::ResourceExhausted => "ResourceExhausted",
+            Code::FailedPrecondition => "FailedPrecondition",
+            Code::Aborted => "Aborted",
+            Code::OutOfRange => "OutOfRange",
+            Code::Unimplemented => "Unimplemented",
+            Code::Internal => "Internal",
+            Code::Unavailable => "Unavailable",
+            Code::DataLoss => "DataLoss",
+            Code::Unauthenticated => "Unauthenticated",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub code: Code,
@@ -57,6 +103,14 @@ impl Status {
                 Status::unimplemented(format!("unknown method {method} for service {service}"))
             }
             None => Status::unimplemented(format!("malformed method name: {path:?}")),
+        }
+    }
+
+    /// The same where no method of the service is served.
+    pub fn unknown_service(path: &str) -> Self {
+        match path.strip_prefix('/').and_then(|p| p.rsplit_once('/')) {
+            Some((service, _)) => Status::unimplemented(format!("unknown service {service}")),
+            None => Status::unknown_method(path),
         }
     }
 
@@ -101,10 +155,21 @@ mod tests {
     }
 
     #[test]
+    fn every_code_stands_at_its_number() {
+        for (number, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, number);
+        }
+    }
+
+    #[test]
     fn an_unknown_path_names_service_and_method() {
         assert_eq!(
             Status::unknown_method("/a.B/C").message,
             "unknown method C for service a.B"
+        );
+        assert_eq!(
+            Status::unknown_service("/a.B/C").message,
+            "unknown service a.B"
         );
         assert_eq!(
             Status::unknown_method("nonsense").message,

@@ -218,8 +218,32 @@ async fn failures_travel_as_status_and_encoded_message() {
     );
     let answer = call(&client, "/t.Echo/Forget", &one).await;
     assert_eq!(answer.status, "13");
-    let answer = call(&client, "/t.Echo/Unary", &[Bytes::new()]).await;
-    assert_eq!(answer.status, "13", "a unary call without a message");
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_one_message_are_met_as_grpc_go_does() {
+    let (running, address) = plain();
+    let client = h2(address).await;
+    let (first, second) = (message(b"one"), message(b"two"));
+    let told = async |body: &[Bytes]| {
+        let answer = call(&client, "/t.Echo/Unary", body).await;
+        (answer.status, answer.message, answer.body)
+    };
+    let refused = |status: &str, text: &str| (status.to_owned(), text.to_owned(), Vec::new());
+    assert_eq!(told(&[Bytes::new()]).await, refused("2", "EOF"));
+    let cut = first.slice(..first.len() - 1);
+    assert_eq!(told(&[cut]).await, refused("2", "unexpected EOF"));
+    let (status, _, body) = told(&[first.clone(), second]).await;
+    assert_eq!((status.as_str(), body), ("0", first.to_vec()));
+    let compressed = Bytes::from_static(&[1, 0, 0, 0, 1, 7]);
+    assert_eq!(
+        told(&[compressed]).await,
+        refused(
+            "13",
+            "grpc: compressed flag set with identity or empty encoding"
+        )
+    );
     running.shutdown().await;
 }
 

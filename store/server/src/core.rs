@@ -15,7 +15,7 @@ use crate::encode::Header;
 use crate::limits::{NO_LEADER_ELECTIONS_MAX, REQUEST_TIMEOUT_BASE};
 use crate::proposals::Proposals;
 use crate::reads::Reads;
-use crate::status::not_proposed;
+use crate::status::{INVALID_CLIENT_VERSION, invalid, not_proposed};
 
 /// What the handlers need to know of the configuration.
 #[derive(Clone, Debug)]
@@ -81,6 +81,16 @@ impl<E: Env> Core<E> {
     }
 }
 
+/// etcd counts requests by this, so it must be text.
+pub(crate) fn check_client_version(metadata: &HeaderMap) -> Result<(), Status> {
+    match metadata.get("client-api-version") {
+        Some(version) if std::str::from_utf8(version.as_bytes()).is_err() => {
+            Err(invalid(INVALID_CLIENT_VERSION))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// etcd's `hasleader` metadata.
 pub(crate) fn wants_leader(metadata: &HeaderMap) -> bool {
     metadata
@@ -116,6 +126,21 @@ async fn watch_leader<E: Env>(store: Store<E>, election: Duration, lost: watch::
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_version_that_is_not_text_is_refused() {
+        let mut metadata = HeaderMap::new();
+        assert_eq!(check_client_version(&metadata), Ok(()));
+        metadata.insert("client-api-version", "3.5.16".parse().unwrap());
+        assert_eq!(check_client_version(&metadata), Ok(()));
+        let broken = http::HeaderValue::from_bytes(b"3.\xff").unwrap();
+        metadata.insert("client-api-version", broken);
+        let status = check_client_version(&metadata).unwrap_err();
+        assert_eq!(
+            (status.code as i32, status.message.as_ref()),
+            (3, "etcdserver: invalid client api version")
+        );
+    }
 
     #[test]
     fn the_shortest_ttl_is_one_and_a_half_elections_rounded_up() {

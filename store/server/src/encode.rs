@@ -5,7 +5,8 @@ use barque_store_rpc::{Framed, Frames};
 use barque_store_state::{
     Answer, Event, EventKind, KeyValue, OpResult, RangeResult, Revision, TxnResult,
 };
-use bytes::{BufMut, BytesMut};
+use barque_store_watch::WatchEvent;
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// etcd's ResponseHeader. Zero fields are left out, as everywhere in proto3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -311,27 +312,39 @@ pub(crate) struct WatchHead<'a> {
     pub fragment: bool,
 }
 
-fn event_len(event: &Event, prev_kv: bool) -> usize {
+/// One event as it stands in a WatchResponse, field and all. With the row before the change if the event has it.
+pub(crate) fn event(event: &Event) -> Bytes {
     let mut len = message_len(2, kv_len(&event.kv));
-    if event.kind == EventKind::Delete {
-        len += uint_len(1, 1);
+    len += uint_len(1, u64::from(event.kind == EventKind::Delete));
+    len += kvs_len(3, &event.prev);
+    let mut buf = BytesMut::with_capacity(message_len(11, len));
+    put_message_head(&mut buf, 11, len);
+    put_uint(&mut buf, 1, u64::from(event.kind == EventKind::Delete));
+    put_kv(&mut buf, 2, &event.kv);
+    if let Some(prev) = &event.prev {
+        put_kv(&mut buf, 3, prev);
     }
-    if prev_kv && let Some(prev) = &event.prev {
-        len += message_len(3, kv_len(prev));
-    }
-    len
+    buf.freeze()
 }
 
-/// Bytes one event takes in a WatchResponse.
-pub(crate) fn watch_event_len(event: &Event, prev_kv: bool) -> usize {
-    message_len(11, event_len(event, prev_kv))
+impl WatchHead<'_> {
+    /// Bytes of the response without its events.
+    pub fn len(&self) -> usize {
+        message_len(1, header_len(&self.header))
+            + uint_len(2, self.watch_id as u64)
+            + uint_len(3, u64::from(self.created))
+            + uint_len(4, u64::from(self.canceled))
+            + uint_len(5, self.compact_revision)
+            + bytes_len(6, self.cancel_reason.as_bytes())
+            + uint_len(7, u64::from(self.fragment))
+    }
 }
 
-/// Appends one WatchResponse.
-pub(crate) fn watch(frames: &mut Frames, head: &WatchHead<'_>, events: &[Event], prev_kv: bool) {
-    let events_len: usize = events.iter().map(|e| watch_event_len(e, prev_kv)).sum();
-    frames.reserve(events_len + head.cancel_reason.len() + 96);
-    frames.message(|buf| {
+/// Appends one WatchResponse. The events' bytes are those of [`event`], shared by every watch of the event.
+pub(crate) fn watch(frames: &mut Frames, head: &WatchHead<'_>, events: &[WatchEvent]) {
+    frames.reserve(head.len());
+    let events = events.iter().map(|shared| shared.encoded(event));
+    frames.message_with(events, |buf| {
         put_header(buf, &head.header);
         put_int(buf, 2, head.watch_id);
         put_uint(buf, 3, u64::from(head.created));
@@ -339,14 +352,6 @@ pub(crate) fn watch(frames: &mut Frames, head: &WatchHead<'_>, events: &[Event],
         put_uint(buf, 5, head.compact_revision);
         put_bytes(buf, 6, head.cancel_reason.as_bytes());
         put_uint(buf, 7, u64::from(head.fragment));
-        for event in events {
-            put_message_head(buf, 11, event_len(event, prev_kv));
-            put_uint(buf, 1, u64::from(event.kind == EventKind::Delete));
-            put_kv(buf, 2, &event.kv);
-            if prev_kv && let Some(prev) = &event.prev {
-                put_kv(buf, 3, prev);
-            }
-        }
     });
 }
 
@@ -356,7 +361,6 @@ mod tests {
 
     use barque_proto::{etcdserverpb as pb, mvccpb};
     use barque_store_state::LeaseId;
-    use bytes::Bytes;
     use prost::Message;
 
     use super::*;
@@ -552,9 +556,16 @@ mod tests {
                 fragment: true,
                 ..WatchHead::default()
             };
-            watch(&mut frames, &head, &events, prev_kv);
-            let got: pb::WatchResponse = decoded(&frames.finish());
-            let event = |kind: mvccpb::event::EventType, kv: &KeyValue, prev| mvccpb::Event {
+            let seen: Vec<WatchEvent> = events
+                .iter()
+                .map(|event| WatchEvent::from(event.clone()).seen(prev_kv))
+                .collect();
+            watch(&mut frames, &head, &seen);
+            let framed = frames.finish();
+            let events_len: usize = seen.iter().map(|seen| seen.encoded(event).len()).sum();
+            assert_eq!(framed.len(), 5 + head.len() + events_len);
+            let got: pb::WatchResponse = decoded(&framed);
+            let plain_event = |kind: mvccpb::event::EventType, kv: &KeyValue, prev| mvccpb::Event {
                 r#type: kind.into(),
                 kv: Some(plain(kv)),
                 prev_kv: prev,
@@ -568,8 +579,8 @@ mod tests {
                 cancel_reason: "why".to_owned(),
                 fragment: true,
                 events: vec![
-                    event(mvccpb::event::EventType::Put, &events[0].kv, None),
-                    event(
+                    plain_event(mvccpb::event::EventType::Put, &events[0].kv, None),
+                    plain_event(
                         mvccpb::event::EventType::Delete,
                         &tombstone,
                         prev_kv.then(|| plain(&row("k", b"new", 0))),

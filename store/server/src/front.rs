@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use barque_store_env::Env;
 use barque_store_node::Store;
-use barque_store_rpc::{Running, Settings, TlsError, TlsFiles, bind, start};
+use barque_store_rpc::{Listening, Running, Settings, TlsError, TlsFiles, bind, start};
 
 use crate::core::Rules;
 use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES_DEFAULT};
-use crate::service::EtcdService;
+use crate::pages::Pages;
+use crate::service::{EtcdService, MetricsService};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,14 +42,18 @@ impl Default for Config {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("--listen-client-urls: {url:?} is not http://host:port or https://host:port")]
-    Url { url: String },
-    #[error("--listen-client-urls: {url} needs --cert-file and --key-file")]
-    NoCertificate { url: String },
+    #[error("{flag}: {url:?} is not http://host:port or https://host:port")]
+    Url { flag: &'static str, url: String },
+    #[error("{flag}: {url} needs --cert-file and --key-file")]
+    NoCertificate { flag: &'static str, url: String },
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("--listen-client-urls: cannot listen for clients on {url}: {cause}")]
-    Listen { url: String, cause: std::io::Error },
+    #[error("{flag}: cannot listen on {url}: {cause}")]
+    Listen {
+        flag: &'static str,
+        url: String,
+        cause: std::io::Error,
+    },
     #[error("cannot start the client front: {0}")]
     Threads(std::io::Error),
 }
@@ -60,23 +65,18 @@ pub struct EtcdFront;
 impl EtcdFront {
     /// Binds every address, then serves until [`Handle::shutdown`]. Needs no runtime around it.
     pub fn start<E: Env>(config: Config, store: Store<E>) -> Result<Handle, StartError> {
-        let mut listeners = Vec::new();
-        let mut schemes = Vec::new();
-        for url in &config.listen {
-            let parsed =
-                ListenUrl::parse(url).ok_or_else(|| StartError::Url { url: url.clone() })?;
-            let tls = match (parsed.secure, &config.tls) {
-                (false, _) => None,
-                (true, Some(files)) => Some(files.load()?),
-                (true, None) => return Err(StartError::NoCertificate { url: url.clone() }),
-            };
-            let listening = bind(parsed.address, tls).map_err(|cause| StartError::Listen {
-                url: url.clone(),
-                cause,
-            })?;
-            listeners.push(listening);
-            schemes.push(parsed.secure);
-        }
+        Self::start_with(config, store, Pages::default())
+    }
+
+    /// The same with pages that others serve as well ([`EtcdFront::start_metrics`]); makes them ready.
+    pub fn start_with<E: Env>(
+        config: Config,
+        store: Store<E>,
+        pages: Pages<E>,
+    ) -> Result<Handle, StartError> {
+        let (listeners, schemes) =
+            listen("--listen-client-urls", &config.listen, config.tls.as_ref())?;
+        pages.ready(store.clone());
         let settings = Settings {
             cores: config.cores,
             request_bytes_max: config.max_request_bytes.saturating_add(GRPC_OVERHEAD_BYTES),
@@ -86,11 +86,64 @@ impl EtcdFront {
             election: config.election,
         });
         let running = start(listeners, settings, move || {
-            EtcdService::new(store.clone(), rules.clone())
+            EtcdService::new(store.clone(), rules.clone(), pages.clone())
         })
         .map_err(StartError::Threads)?;
         Ok(Handle { running, schemes })
     }
+
+    /// Serves the pages alone (etcd's `--listen-metrics-urls`). May be started before there is a store.
+    pub fn start_metrics<E: Env>(
+        urls: &[String],
+        tls: Option<&TlsFiles>,
+        pages: Pages<E>,
+    ) -> Result<Handle, StartError> {
+        let (listeners, schemes) = listen("--listen-metrics-urls", urls, tls)?;
+        let settings = Settings {
+            // Pages are few and small.
+            cores: 1,
+            request_bytes_max: GRPC_OVERHEAD_BYTES,
+        };
+        let make = move || MetricsService {
+            pages: pages.clone(),
+        };
+        let running = start(listeners, settings, make).map_err(StartError::Threads)?;
+        Ok(Handle { running, schemes })
+    }
+}
+
+/// Binds every URL of a flag. Gives the sockets, and whether each is TLS.
+fn listen(
+    flag: &'static str,
+    urls: &[String],
+    tls: Option<&TlsFiles>,
+) -> Result<(Vec<Listening>, Vec<bool>), StartError> {
+    let mut listeners = Vec::new();
+    let mut schemes = Vec::new();
+    for url in urls {
+        let parsed = ListenUrl::parse(url).ok_or_else(|| StartError::Url {
+            flag,
+            url: url.clone(),
+        })?;
+        let tls = match (parsed.secure, tls) {
+            (false, _) => None,
+            (true, Some(files)) => Some(files.load()?),
+            (true, None) => {
+                return Err(StartError::NoCertificate {
+                    flag,
+                    url: url.clone(),
+                });
+            }
+        };
+        let listening = bind(parsed.address, tls).map_err(|cause| StartError::Listen {
+            flag,
+            url: url.clone(),
+            cause,
+        })?;
+        listeners.push(listening);
+        schemes.push(parsed.secure);
+    }
+    Ok((listeners, schemes))
 }
 
 struct ListenUrl<'a> {

@@ -1,22 +1,37 @@
-//! etcd's plain HTTP beside gRPC: health, readiness, version, the few metrics there are.
+//! etcd's plain HTTP beside gRPC: health, readiness, version, metrics. On the metrics URLs it is there before the store is.
 
 use std::fmt::Write as _;
-use std::rc::Rc;
 
 use barque_store_env::Env;
-use barque_store_state::{KeyRange, Range};
+use barque_store_node::{ProposeError, Store};
+use barque_store_state::{AlarmKind, KeyRange, Range};
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-use crate::core::Core;
 use crate::limits::HEALTH_TIMEOUT;
+use crate::metrics;
+use crate::pages::Pages;
 use crate::{ETCD_API_VERSION, ETCD_CLUSTER_VERSION};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-pub(crate) async fn answer<E: Env>(core: Rc<Core<E>>, request: Request<Bytes>) -> Response<Bytes> {
+/// Where a request came in, and so which pages there are (etcd's).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surface {
+    Client,
+    Metrics,
+}
+
+/// Why nothing can be read yet.
+const RECOVERING: &str = "etcdserver: the member is recovering its log";
+
+pub(crate) async fn answer<E: Env>(
+    pages: Pages<E>,
+    surface: Surface,
+    request: Request<Bytes>,
+) -> Response<Bytes> {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or("");
     let (route, check) = match path.split_once('/').map(|(_, rest)| rest) {
@@ -26,7 +41,8 @@ pub(crate) async fn answer<E: Env>(core: Rc<Core<E>>, request: Request<Bytes>) -
         None => ("", None),
     };
     let known = match (route, check) {
-        ("health" | "version" | "metrics", None) | ("livez" | "readyz", _) => true,
+        ("health" | "metrics", None) | ("livez" | "readyz", _) => true,
+        ("version", None) => surface == Surface::Client,
         (_, _) => false,
     };
     if !known {
@@ -48,7 +64,7 @@ pub(crate) async fn answer<E: Env>(core: Rc<Core<E>>, request: Request<Bytes>) -
         return refused;
     }
     match route {
-        "health" => health(&core, query).await,
+        "health" => health(&pages, query).await,
         "version" => respond(
             StatusCode::OK,
             JSON,
@@ -59,9 +75,9 @@ pub(crate) async fn answer<E: Env>(core: Rc<Core<E>>, request: Request<Bytes>) -
             })
             .to_string(),
         ),
-        "metrics" => metrics(&core),
-        "livez" => checks(&core, &LIVE, check, query).await,
-        _ => checks(&core, &READY, check, query).await,
+        "metrics" => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(&pages)),
+        "livez" => checks(&pages, &LIVE, check, query).await,
+        _ => checks(&pages, &READY, check, query).await,
     }
 }
 
@@ -82,24 +98,42 @@ fn values<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-async fn health<E: Env>(core: &Core<E>, query: &str) -> Response<Bytes> {
-    let serializable = values(query, "serializable").any(|v| v == "true");
-    let reason = if serializable {
-        serializable_read(core).err()
-    } else if core.store.status().leader.is_none() {
-        Some("RAFT NO LEADER".to_owned())
-    } else {
-        linearizable_read(core).await.err()
-    };
+async fn health<E: Env>(pages: &Pages<E>, query: &str) -> Response<Bytes> {
+    let reason = unhealthy(pages, query).await;
+    pages.health_checked(reason.is_none());
     let status = match reason {
         None => StatusCode::OK,
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let body = serde_json::json!({
         "health": reason.is_none().to_string(),
-        "reason": reason.map_or(String::new(), |r| if r.starts_with("RAFT") { r } else { format!("RANGE ERROR:{r}") }),
+        "reason": reason.unwrap_or_default(),
     });
     respond(status, TEXT, body.to_string())
+}
+
+/// In etcd's order: alarms, leader, a read.
+async fn unhealthy<E: Env>(pages: &Pages<E>, query: &str) -> Option<String> {
+    let Some(store) = pages.store() else {
+        return Some("RAFT NO LEADER".to_owned());
+    };
+    for alarm in store.alarms() {
+        let name = match alarm.kind {
+            AlarmKind::NoSpace => "NOSPACE",
+            AlarmKind::Corrupt => "CORRUPT",
+        };
+        if !values(query, "exclude").any(|excluded| excluded == name) {
+            return Some(format!("ALARM {name}"));
+        }
+    }
+    let read = if values(query, "serializable").any(|v| v == "true") {
+        serializable_read(store)
+    } else if store.status().leader.is_none() {
+        return Some("RAFT NO LEADER".to_owned());
+    } else {
+        linearizable_read(store).await
+    };
+    read.err().map(|reason| format!("RANGE ERROR:{reason}"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,36 +163,46 @@ impl Check {
         }
     }
 
-    async fn run<E: Env>(self, core: &Core<E>) -> Result<(), String> {
+    async fn run<E: Env>(self, store: &Store<E>) -> Result<(), String> {
         match self {
-            // A member that finds its data wrong stops serving altogether; every member votes.
-            Check::DataCorruption | Check::NonLearner => Ok(()),
-            Check::SerializableRead => serializable_read(core),
-            Check::LinearizableRead => linearizable_read(core).await,
+            Check::DataCorruption => {
+                let corrupt = |alarm: &barque_store_state::Alarm| alarm.kind == AlarmKind::Corrupt;
+                if store.alarms().iter().any(corrupt) {
+                    return Err("alarm activated: CORRUPT".to_owned());
+                }
+                Ok(())
+            }
+            // Every member votes.
+            Check::NonLearner => Ok(()),
+            Check::SerializableRead => serializable_read(store),
+            Check::LinearizableRead => linearizable_read(store).await,
         }
     }
 }
 
-fn serializable_read<E: Env>(core: &Core<E>) -> Result<(), String> {
+fn serializable_read<E: Env>(store: &Store<E>) -> Result<(), String> {
     let probe = Range {
         range: KeyRange::point(Bytes::from_static(b"health")),
         count_only: true,
         ..Range::default()
     };
-    let (_, result) = core.store.range(&probe);
+    let (_, result) = store.range(&probe);
     result.map(|_| ()).map_err(|refusal| refusal.to_string())
 }
 
-async fn linearizable_read<E: Env>(core: &Core<E>) -> Result<(), String> {
-    let deadline = E::now() + HEALTH_TIMEOUT;
-    core.store
-        .read_index(deadline)
+/// Without a leader it fails at once: waiting for one would only hold up whoever probes.
+async fn linearizable_read<E: Env>(store: &Store<E>) -> Result<(), String> {
+    if store.status().leader.is_none() {
+        return Err(ProposeError::NoLeader.to_string());
+    }
+    store
+        .read_index(E::now() + HEALTH_TIMEOUT)
         .await
         .map_err(|error| error.to_string())
 }
 
 async fn checks<E: Env>(
-    core: &Core<E>,
+    pages: &Pages<E>,
     all: &[Check],
     only: Option<&str>,
     query: &str,
@@ -181,7 +225,13 @@ async fn checks<E: Env>(
         let line = if values(query, "exclude").any(|excluded| excluded == name) {
             writeln!(lines, "[+]{name} excluded: ok")
         } else {
-            match check.run(core).await {
+            let result = match pages.store() {
+                Some(store) => check.run(store).await,
+                // It works on its log; killing it would only have it begin again.
+                None if all == LIVE => Ok(()),
+                None => Err(RECOVERING.to_owned()),
+            };
+            match result {
                 Ok(()) => writeln!(lines, "[+]{name} ok"),
                 Err(reason) => {
                     failed = true;
@@ -201,38 +251,4 @@ async fn checks<E: Env>(
         "ok\n".to_owned()
     };
     respond(StatusCode::OK, TEXT, body)
-}
-
-/// etcd's names, as far as there is something to say; the whole list comes with the metrics of every crate.
-fn metrics<E: Env>(core: &Core<E>) -> Response<Bytes> {
-    let status = core.store.status();
-    let leads = status.leader == Some(status.member);
-    let gauges = [
-        ("etcd_server_has_leader", u64::from(status.leader.is_some())),
-        ("etcd_server_is_leader", u64::from(leads)),
-        ("etcd_server_is_learner", 0),
-        ("etcd_server_proposals_applied_total", status.applied_index),
-        ("etcd_debugging_mvcc_current_revision", status.revision.0),
-        (
-            "etcd_debugging_mvcc_compact_revision",
-            core.store.compact_revision().0,
-        ),
-        ("etcd_mvcc_db_total_size_in_bytes", status.db_size),
-        (
-            "etcd_mvcc_db_total_size_in_use_in_bytes",
-            status.db_size_in_use,
-        ),
-    ];
-    let mut body = String::new();
-    for (name, value) in gauges {
-        body.push_str(&format!("# TYPE {name} gauge\n{name} {value}\n"));
-    }
-    body.push_str(&format!(
-        "# TYPE etcd_server_version gauge\netcd_server_version{{server_version=\"{ETCD_API_VERSION}\"}} 1\n"
-    ));
-    respond(
-        StatusCode::OK,
-        "text/plain; version=0.0.4; charset=utf-8",
-        body,
-    )
 }

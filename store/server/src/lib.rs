@@ -12,6 +12,8 @@ mod kv;
 mod lease;
 pub mod limits;
 mod maintenance;
+mod metrics;
+mod pages;
 mod proposals;
 mod reads;
 mod service;
@@ -20,6 +22,7 @@ mod watch;
 
 pub use barque_store_rpc::TlsFiles;
 pub use front::{Config, EtcdFront, Handle, StartError};
+pub use pages::Pages;
 
 /// The version of etcd's API this front speaks, as `Status` and `/version` give it. Clients choose features by it
 /// (kube-apiserver asks for watch progress from 3.5.13 on). Not Barque's own version.

@@ -4,6 +4,10 @@ use std::time::Duration;
 /// etcd's default for `--max-request-bytes`. A larger write is refused: "request is too large".
 pub const REQUEST_BYTES_DEFAULT: usize = 3 << 19;
 
+/// What etcd counts into a request beside the client's message: field heads and a header with a random id of 9 or 10 bytes.
+/// So a request that is that much smaller than `--max-request-bytes` is the largest one that every etcd takes.
+pub const ENVELOPE_BYTES: usize = 18;
+
 /// What a gRPC message may be larger than the largest request, so that a slightly too large one is refused by name and not
 /// by the transport. etcd's number. Beyond: ResourceExhausted.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;

@@ -1,17 +1,18 @@
-//! etcd's Maintenance service as far as it is served: status, hashes, alarms (there are none yet), defragmentation (nothing to do).
+//! etcd's Maintenance service but for snapshots: status, alarms, hashes, defragmentation (nothing to do), who leads, downgrades.
 
 use std::rc::Rc;
 
 use barque_proto::etcdserverpb as pb;
 use barque_store_env::Env;
 use barque_store_node::ProposeError;
-use barque_store_rpc::{Framed, Frames, Reply};
-use barque_store_state::Revision;
+use barque_store_rpc::{Code, Framed, Frames, Reply, Status};
+use barque_store_state::{Alarm, AlarmCause, AlarmKind, Answer, Command, MemberId, Revision};
 use bytes::Bytes;
 use prost::Message;
 
 use crate::core::Core;
-use crate::status::{malformed, not_served, refused};
+use crate::metrics::quota;
+use crate::status::{invalid, malformed, not_proposed, not_served, refused};
 use crate::{ETCD_API_VERSION, ETCD_CLUSTER_VERSION};
 
 /// Frames a message of the cold paths.
@@ -38,10 +39,11 @@ fn signed(value: u64) -> i64 {
 
 pub(crate) fn status<E: Env>(core: &Core<E>, reply: Reply) {
     let status = core.store.status();
-    let errors = match status.leader {
+    let mut errors = match status.leader {
         Some(_) => Vec::new(),
         None => vec![ProposeError::NoLeader.to_string()],
     };
+    errors.extend(core.store.alarms().iter().map(alarm_text));
     reply.ok(framed(&pb::StatusResponse {
         header: header(core, status.revision),
         version: ETCD_API_VERSION.to_owned(),
@@ -54,29 +56,41 @@ pub(crate) fn status<E: Env>(core: &Core<E>, reply: Reply) {
         db_size_in_use: signed(status.db_size_in_use),
         is_learner: false,
         storage_version: ETCD_CLUSTER_VERSION.to_owned(),
-        // No quota is enforced yet; 0 says so.
-        db_size_quota: 0,
+        db_size_quota: quota(status.quota_bytes),
         downgrade_info: Some(pb::DowngradeInfo::default()),
     }));
 }
 
+/// Every HashKV begins with the CRC32C of "key".
+const HASH_OF_NO_ROWS: u32 = 0x40a4_756d;
+
 pub(crate) fn hash_kv<E: Env>(core: &Rc<Core<E>>, request: Bytes, reply: Reply) {
-    let revision = match pb::HashKvRequest::decode(request) {
-        Ok(request) => u64::try_from(request.revision).ok().filter(|r| *r > 0),
+    let asked = match pb::HashKvRequest::decode(request) {
+        Ok(request) => request.revision,
         Err(error) => return reply.err(malformed(&error)),
     };
+    let revision = u64::try_from(asked).ok().filter(|r| *r > 0);
     reply.done(match core.store.hash_kv(revision.map(Revision)) {
         Err(refusal) => Err(refused(&refusal)),
         Ok(hash) => Ok(framed(&pb::HashKvResponse {
             header: header(core, core.store.revision()),
-            hash: hash.hash,
+            // No row is at or before a negative revision.
+            hash: if asked < 0 {
+                HASH_OF_NO_ROWS
+            } else {
+                hash.hash
+            },
             // etcd's sign for "never compacted".
             compact_revision: if hash.compacted {
                 signed(hash.compact_revision.0)
             } else {
                 -1
             },
-            hash_revision: signed(hash.revision.0),
+            hash_revision: if asked < 0 {
+                asked
+            } else {
+                signed(hash.revision.0)
+            },
         })),
     });
 }
@@ -91,22 +105,169 @@ pub(crate) fn hash<E: Env>(core: &Core<E>, reply: Reply) {
     }));
 }
 
-/// No alarm exists yet: there is none to list and none to disarm. Raising one would have no effect, so it is refused.
-pub(crate) fn alarm<E: Env>(core: &Core<E>, request: Bytes, reply: Reply) {
+fn alarm_type(kind: AlarmKind) -> pb::AlarmType {
+    match kind {
+        AlarmKind::NoSpace => pb::AlarmType::Nospace,
+        AlarmKind::Corrupt => pb::AlarmType::Corrupt,
+    }
+}
+
+fn alarm_kind(kind: pb::AlarmType) -> Option<AlarmKind> {
+    match kind {
+        pb::AlarmType::None => None,
+        pb::AlarmType::Nospace => Some(AlarmKind::NoSpace),
+        pb::AlarmType::Corrupt => Some(AlarmKind::Corrupt),
+    }
+}
+
+/// As etcd prints one among the errors of a status.
+fn alarm_text(alarm: &Alarm) -> String {
+    let kind = alarm_type(alarm.kind).as_str_name();
+    match alarm.member.0 {
+        0 => format!("alarm:{kind}"),
+        member => format!("memberID:{member} alarm:{kind}"),
+    }
+}
+
+fn alarms<E: Env>(core: &Core<E>, revision: Revision, alarms: Vec<Alarm>) -> Framed {
+    framed(&pb::AlarmResponse {
+        header: header(core, revision),
+        alarms: alarms
+            .into_iter()
+            .map(|alarm| pb::AlarmMember {
+                member_id: alarm.member.0,
+                alarm: alarm_type(alarm.kind).into(),
+            })
+            .collect(),
+    })
+}
+
+/// Lists alarms as of now, or changes one through the log and answers with what was touched. As in etcd, a change without a
+/// kind of alarm does nothing, and member 0 stands for no member but itself.
+pub(crate) fn alarm<E: Env>(core: &Rc<Core<E>>, request: Bytes, reply: Reply) {
+    use pb::alarm_request::AlarmAction;
     let request = match pb::AlarmRequest::decode(request) {
         Ok(request) => request,
         Err(error) => return reply.err(malformed(&error)),
     };
-    if request.action() == pb::alarm_request::AlarmAction::Activate {
-        return reply.err(not_served("activating an alarm"));
+    let kind = alarm_kind(request.alarm());
+    let member = MemberId(request.member_id);
+    let at = core.clone();
+    let command = match (request.action(), kind) {
+        (AlarmAction::Get, kind) => {
+            return core.reads.linearizable(move |ready| {
+                reply.done(ready.map(|()| {
+                    let mut listed = at.store.alarms();
+                    listed.retain(|alarm| kind.is_none_or(|kind| kind == alarm.kind));
+                    alarms(&at, at.store.revision(), listed)
+                }));
+            });
+        }
+        (_, None) => return reply.ok(alarms(core, core.store.revision(), Vec::new())),
+        (AlarmAction::Activate, Some(kind)) => Command::AlarmRaise(Alarm {
+            kind,
+            member,
+            cause: AlarmCause::Operator,
+        }),
+        (AlarmAction::Deactivate, Some(kind)) => Command::AlarmClear {
+            kind,
+            member,
+            only: None,
+        },
+    };
+    barque_store_rpc::spawn_local(async move {
+        let outcome = at.store.propose(command, at.deadline()).await;
+        reply.done(match outcome {
+            Err(error) => Err(not_proposed(&error)),
+            Ok(outcome) => match outcome.result {
+                Err(refusal) => Err(refused(&refusal)),
+                Ok(Answer::Alarms(touched)) => Ok(alarms(&at, outcome.revision, touched)),
+                Ok(_) => Err(Status::new(Code::Internal, "an answer of another kind")),
+            },
+        });
+    });
+}
+
+const NOT_LEADER: &str = "etcdserver: not leader";
+const BAD_TRANSFEREE: &str = "etcdserver: bad leader transferee";
+
+/// Only the leader moves leadership, and only to a member; to itself there is nothing to do. Choosing another member is not
+/// served yet: leadership is handed over when the leader stops.
+pub(crate) fn move_leader<E: Env>(core: &Core<E>, request: Bytes, reply: Reply) {
+    let target = match pb::MoveLeaderRequest::decode(request) {
+        Ok(request) => MemberId(request.target_id),
+        Err(error) => return reply.err(malformed(&error)),
+    };
+    let status = core.store.status();
+    if status.leader != Some(status.member) {
+        return reply.err(Status::new(Code::FailedPrecondition, NOT_LEADER));
     }
-    reply.ok(framed(&pb::AlarmResponse {
-        header: header(core, core.store.revision()),
-        alarms: Vec::new(),
+    if !core.store.members().iter().any(|m| m.id == target) {
+        return reply.err(Status::new(Code::FailedPrecondition, BAD_TRANSFEREE));
+    }
+    if target != status.member {
+        return reply.err(not_served("MoveLeader to another member"));
+    }
+    reply.ok(framed(&pb::MoveLeaderResponse {
+        header: header(core, status.revision),
     }));
+}
+
+/// There is no older form of this store to go back to, so no version is a valid target, and no downgrade is ever under way.
+pub(crate) fn downgrade(request: Bytes, reply: Reply) {
+    use pb::downgrade_request::DowngradeAction;
+    let request = match pb::DowngradeRequest::decode(request) {
+        Ok(request) => request,
+        Err(error) => return reply.err(malformed(&error)),
+    };
+    reply.err(match request.action() {
+        DowngradeAction::Cancel => Status::new(
+            Code::FailedPrecondition,
+            "etcdserver: no inflight downgrade job",
+        ),
+        DowngradeAction::Validate | DowngradeAction::Enable if !is_version(&request.version) => {
+            invalid("etcdserver: wrong downgrade target version format")
+        }
+        DowngradeAction::Validate | DowngradeAction::Enable => {
+            invalid("etcdserver: invalid downgrade target version")
+        }
+    });
+}
+
+/// `MAJOR.MINOR` or `MAJOR.MINOR.PATCH`, with whatever follows a dash or plus.
+fn is_version(text: &str) -> bool {
+    let numbers = text.split(['-', '+']).next().unwrap_or_default();
+    let parts: Vec<&str> = numbers.split('.').collect();
+    (2..=3).contains(&parts.len()) && parts.iter().all(|part| part.parse::<u32>().is_ok())
 }
 
 /// Space is given back continuously, so there is nothing to wait for. As etcd, the answer has no header.
 pub(crate) fn defragment(reply: Reply) {
     reply.ok(framed(&pb::DefragmentResponse { header: None }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_have_two_or_three_numbers() {
+        for good in ["3.5", "3.5.0", "3.7.1-rc.0"] {
+            assert!(is_version(good), "{good}");
+        }
+        for bad in ["", "3", "v3.5.0", "3.x", "3.5.0.1"] {
+            assert!(!is_version(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn alarms_print_as_etcd_prints_them() {
+        let alarm = |member| Alarm {
+            kind: AlarmKind::NoSpace,
+            member: MemberId(member),
+            cause: AlarmCause::Quota,
+        };
+        assert_eq!(alarm_text(&alarm(7)), "memberID:7 alarm:NOSPACE");
+        assert_eq!(alarm_text(&alarm(0)), "alarm:NOSPACE");
+    }
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use barque_proto::etcdserverpb as pb;
 use barque_proto::health::{self, health_check_response::ServingStatus};
 use barque_store_env::Env;
 use barque_store_node::Store;
@@ -12,8 +13,10 @@ use futures::future::LocalBoxFuture;
 use http::{HeaderMap, Request, Response};
 use prost::Message;
 
-use crate::core::{Core, Rules, wants_leader};
+use crate::core::{Core, Rules, check_client_version, wants_leader};
+use crate::http::Surface;
 use crate::maintenance::framed;
+use crate::pages::{Calls, Pages};
 use crate::status::{malformed, not_served};
 use crate::{cluster, http as plain_http, kv, lease, maintenance, watch};
 
@@ -25,8 +28,6 @@ const NOT_SERVED: &[&str] = &[
     "/etcdserverpb.Cluster/MemberUpdate",
     "/etcdserverpb.Cluster/MemberPromote",
     "/etcdserverpb.Maintenance/Snapshot",
-    "/etcdserverpb.Maintenance/MoveLeader",
-    "/etcdserverpb.Maintenance/Downgrade",
 ];
 const SERVICES_NOT_SERVED: &[&str] = &[
     "/etcdserverpb.Auth/",
@@ -34,14 +35,49 @@ const SERVICES_NOT_SERVED: &[&str] = &[
     "/v3lockpb.Lock/",
 ];
 
+/// Services that some method is served of, here or by name.
+const SERVICES: &[&str] = &[
+    "/etcdserverpb.KV/",
+    "/etcdserverpb.Watch/",
+    "/etcdserverpb.Lease/",
+    "/etcdserverpb.Cluster/",
+    "/etcdserverpb.Maintenance/",
+    "/grpc.health.v1.Health/",
+];
+
+/// grpc-go tells a method it does not know from a service it does not know.
+fn unknown(path: &str) -> Status {
+    let service = path.rfind('/').map_or(path, |slash| &path[..=slash]);
+    if SERVICES.contains(&service) {
+        Status::unknown_method(path)
+    } else {
+        Status::unknown_service(path)
+    }
+}
+
+/// The reply, if the request is a message at all. For requests that say nothing but must say it rightly.
+fn well_formed<M: Message + Default>(request: Bytes, reply: Reply) -> Option<Reply> {
+    match M::decode(request) {
+        Ok(_) => Some(reply),
+        Err(error) => {
+            reply.err(malformed(&error));
+            None
+        }
+    }
+}
+
 pub(crate) struct EtcdService<E: Env> {
     core: Rc<Core<E>>,
+    pages: Pages<E>,
+    calls: Arc<Calls>,
 }
 
 impl<E: Env> EtcdService<E> {
-    pub fn new(store: Store<E>, rules: Arc<Rules>) -> Self {
+    pub fn new(store: Store<E>, rules: Arc<Rules>, pages: Pages<E>) -> Self {
         EtcdService {
             core: Core::start(store, rules),
+            calls: pages.core(),
+            pages,
         }
     }
 }
@@ -64,6 +100,8 @@ impl<E: Env> Service for EtcdService<E> {
             | "/etcdserverpb.Maintenance/Defragment"
             | "/etcdserverpb.Maintenance/Hash"
             | "/etcdserverpb.Maintenance/HashKV"
+            | "/etcdserverpb.Maintenance/MoveLeader"
+            | "/etcdserverpb.Maintenance/Downgrade"
             | "/grpc.health.v1.Health/Check" => Kind::Unary,
             "/etcdserverpb.Watch/Watch"
             | "/etcdserverpb.Lease/LeaseKeepAlive"
@@ -74,7 +112,7 @@ impl<E: Env> Service for EtcdService<E> {
                 {
                     not_served(path)
                 } else {
-                    Status::unknown_method(path)
+                    unknown(path)
                 },
             ),
         }
@@ -82,7 +120,12 @@ impl<E: Env> Service for EtcdService<E> {
 
     fn unary(&self, path: &str, request: Bytes, metadata: &HeaderMap, reply: Reply) {
         let core = &self.core;
-        if let Err(status) = core.require_leader(metadata) {
+        let reply = match self.calls.begin(path) {
+            Some(ended) => reply.counted(ended),
+            None => reply,
+        };
+        let allowed = check_client_version(metadata).and_then(|()| core.require_leader(metadata));
+        if let Err(status) = allowed {
             return reply.err(status);
         }
         match path {
@@ -94,20 +137,46 @@ impl<E: Env> Service for EtcdService<E> {
             "/etcdserverpb.Lease/LeaseGrant" => lease::grant(core, request, reply),
             "/etcdserverpb.Lease/LeaseRevoke" => lease::revoke(core, request, reply),
             "/etcdserverpb.Lease/LeaseTimeToLive" => lease::time_to_live(core, request, reply),
-            "/etcdserverpb.Lease/LeaseLeases" => lease::leases(core, reply),
+            "/etcdserverpb.Lease/LeaseLeases" => {
+                if let Some(reply) = well_formed::<pb::LeaseLeasesRequest>(request, reply) {
+                    lease::leases(core, reply);
+                }
+            }
             "/etcdserverpb.Cluster/MemberList" => cluster::member_list(core, request, reply),
             "/etcdserverpb.Maintenance/Alarm" => maintenance::alarm(core, request, reply),
-            "/etcdserverpb.Maintenance/Status" => maintenance::status(core, reply),
-            "/etcdserverpb.Maintenance/Defragment" => maintenance::defragment(reply),
-            "/etcdserverpb.Maintenance/Hash" => maintenance::hash(core, reply),
+            "/etcdserverpb.Maintenance/Status" => {
+                if let Some(reply) = well_formed::<pb::StatusRequest>(request, reply) {
+                    maintenance::status(core, reply);
+                }
+            }
+            "/etcdserverpb.Maintenance/Defragment" => {
+                if let Some(reply) = well_formed::<pb::DefragmentRequest>(request, reply) {
+                    maintenance::defragment(reply);
+                }
+            }
+            "/etcdserverpb.Maintenance/Hash" => {
+                if let Some(reply) = well_formed::<pb::HashRequest>(request, reply) {
+                    maintenance::hash(core, reply);
+                }
+            }
             "/etcdserverpb.Maintenance/HashKV" => maintenance::hash_kv(core, request, reply),
+            "/etcdserverpb.Maintenance/MoveLeader" => {
+                maintenance::move_leader(core, request, reply);
+            }
+            "/etcdserverpb.Maintenance/Downgrade" => maintenance::downgrade(request, reply),
             "/grpc.health.v1.Health/Check" => reply.done(health_status(request)),
-            path => reply.err(Status::unknown_method(path)),
+            path => reply.err(unknown(path)),
         }
     }
 
     fn stream(&self, path: &str, metadata: &HeaderMap, requests: Requests, responses: Responses) {
-        if let Err(status) = self.core.require_leader(metadata) {
+        let responses = match self.calls.begin(path) {
+            Some(ended) => responses.counted(ended),
+            None => responses,
+        };
+        let allowed =
+            check_client_version(metadata).and_then(|()| self.core.require_leader(metadata));
+        if let Err(status) = allowed {
             return responses.finish(&status);
         }
         let core = self.core.clone();
@@ -124,12 +193,40 @@ impl<E: Env> Service for EtcdService<E> {
             "/grpc.health.v1.Health/Watch" => {
                 barque_store_rpc::spawn_local(watch_health(requests, responses));
             }
-            path => responses.finish(&Status::unknown_method(path)),
+            path => responses.finish(&unknown(path)),
         }
     }
 
     fn http(&self, request: Request<Bytes>) -> LocalBoxFuture<'static, Response<Bytes>> {
-        Box::pin(plain_http::answer(self.core.clone(), request))
+        Box::pin(plain_http::answer(
+            self.pages.clone(),
+            Surface::Client,
+            request,
+        ))
+    }
+}
+
+/// The pages alone, for `--listen-metrics-urls`.
+pub(crate) struct MetricsService<E: Env> {
+    pub pages: Pages<E>,
+}
+
+impl<E: Env> Service for MetricsService<E> {
+    fn kind(&self, path: &str) -> Kind {
+        Kind::Unknown(Status::unknown_method(path))
+    }
+    fn unary(&self, path: &str, _request: Bytes, _metadata: &HeaderMap, reply: Reply) {
+        reply.err(Status::unknown_method(path));
+    }
+    fn stream(&self, path: &str, _metadata: &HeaderMap, _requests: Requests, responses: Responses) {
+        responses.finish(&Status::unknown_method(path));
+    }
+    fn http(&self, request: Request<Bytes>) -> LocalBoxFuture<'static, Response<Bytes>> {
+        Box::pin(plain_http::answer(
+            self.pages.clone(),
+            Surface::Metrics,
+            request,
+        ))
     }
 }
 
@@ -160,5 +257,22 @@ async fn watch_health(mut requests: Requests, mut responses: Responses) {
     if responses.send(answer).await.is_ok() {
         // Nothing changes while the server runs; the stream ends with it or with the client.
         responses.closed().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_method_and_an_unknown_service_are_told_apart() {
+        let text = |path| unknown(path).message.into_owned();
+        assert_eq!(
+            text("/etcdserverpb.KV/Nothing"),
+            "unknown method Nothing for service etcdserverpb.KV"
+        );
+        assert_eq!(text("/KV/Range"), "unknown service KV");
+        assert_eq!(text("/a/b/c"), "unknown service a/b");
+        assert_eq!(text("KV"), "malformed method name: \"KV\"");
     }
 }

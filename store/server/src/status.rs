@@ -5,6 +5,7 @@ use barque_store_rpc::{Code, Status};
 use barque_store_state::Refusal;
 
 pub(crate) const REQUEST_TOO_LARGE: &str = "etcdserver: request is too large";
+pub(crate) const INVALID_CLIENT_VERSION: &str = "etcdserver: invalid client api version";
 pub(crate) const INVALID_SORT: &str = "etcdserver: invalid sort option";
 
 pub(crate) fn refused(refusal: &Refusal) -> Status {
@@ -20,6 +21,8 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         | Refusal::DuplicateKey => Code::InvalidArgument,
         Refusal::LeaseNotFound => Code::NotFound,
         Refusal::LeaseExists => Code::FailedPrecondition,
+        Refusal::NoSpace => Code::ResourceExhausted,
+        Refusal::Corrupt => Code::DataLoss,
     };
     Status::new(code, refusal.to_string())
 }
@@ -34,6 +37,14 @@ pub(crate) fn not_proposed(error: &ProposeError) -> Status {
         ProposeError::TooManyRequests => Code::Unknown,
     };
     Status::new(code, error.to_string())
+}
+
+/// This member lost rows that a watch needs. Unavailable: clients go on at another member, from where they were.
+pub(crate) fn history_unreadable() -> Status {
+    Status::new(
+        Code::Unavailable,
+        "etcdserver: this member cannot read its history",
+    )
 }
 
 pub(crate) fn invalid(message: &'static str) -> Status {
@@ -95,6 +106,12 @@ mod tests {
                 11,
                 "etcdserver: too large lease TTL",
             ),
+            (
+                Refusal::NoSpace,
+                8,
+                "etcdserver: mvcc: database space exceeded",
+            ),
+            (Refusal::Corrupt, 15, "etcdserver: corrupt cluster"),
         ];
         for (refusal, code, text) in cases {
             let status = refused(&refusal);

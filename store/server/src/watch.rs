@@ -9,31 +9,36 @@ use barque_proto::etcdserverpb as pb;
 use barque_store_env::Env;
 use barque_store_node::{ProposeError, WatchStream};
 use barque_store_rpc::{Closed, Code, Frames, Requests, Responses, Status};
-use barque_store_state::{Event, KeyRange, Refusal, Revision};
-use barque_store_watch::{Delivery, WatchId, WatchSpec};
+use barque_store_state::{KeyRange, Refusal, Revision};
+use barque_store_watch::{Delivery, WatchEvent, WatchId, WatchSpec};
 use bytes::Bytes;
 use prost::Message;
 
 use crate::core::Core;
 use crate::encode::{self, Header, WatchHead};
 use crate::limits::{GRPC_OVERHEAD_BYTES, WATCH_SEND_BYTES, WATCHES_PER_STREAM_MAX};
-use crate::status::{malformed, not_proposed};
+use crate::status::{history_unreadable, malformed, not_proposed};
 
 /// etcd's id of "no watch" (a refused creation) and of "all watches" (progress).
 const NO_WATCH: i64 = -1;
-
-/// How one watch wants its events written.
-#[derive(Clone, Copy, Debug, Default)]
-struct Wants {
-    prev_kv: bool,
-    fragment: bool,
-}
 
 enum Next {
     Request(Option<Result<Bytes, Status>>),
     Deliveries(Vec<Delivery>),
     LeaderLost,
     ClientGone,
+}
+
+/// Why nothing more is sent.
+enum Ended {
+    ClientGone,
+    With(Status),
+}
+
+impl From<Closed> for Ended {
+    fn from(Closed: Closed) -> Self {
+        Ended::ClientGone
+    }
 }
 
 pub(crate) async fn serve<E: Env>(
@@ -45,7 +50,7 @@ pub(crate) async fn serve<E: Env>(
     let mut leader_lost = core.leader_lost();
     let mut stream = ClientStream {
         watches: core.store.watch_stream(),
-        wants: BTreeMap::new(),
+        fragment: BTreeMap::new(),
         frames: Frames::default(),
         core,
     };
@@ -70,7 +75,7 @@ pub(crate) async fn serve<E: Env>(
             Next::Request(Some(Ok(bytes))) => match pb::WatchRequest::decode(bytes) {
                 Ok(request) => {
                     stream.request(request);
-                    stream.flush(&mut responses).await
+                    Ok(())
                 }
                 Err(error) => break malformed(&error),
             },
@@ -78,8 +83,10 @@ pub(crate) async fn serve<E: Env>(
             Next::LeaderLost => break not_proposed(&ProposeError::NoLeader),
             Next::ClientGone => break Status::new(Code::Canceled, "etcdserver: watch canceled"),
         };
-        if sent.is_err() {
-            return;
+        match sent {
+            Ok(()) => {}
+            Err(Ended::ClientGone) => return,
+            Err(Ended::With(status)) => break status,
         }
     };
     responses.finish(&status);
@@ -88,8 +95,9 @@ pub(crate) async fn serve<E: Env>(
 struct ClientStream<E: Env> {
     core: Rc<Core<E>>,
     watches: WatchStream<E>,
+    /// Whether each watch wants large messages split.
     /// Invariant: exactly the watches that were created and not ended.
-    wants: BTreeMap<WatchId, Wants>,
+    fragment: BTreeMap<WatchId, bool>,
     frames: Frames,
 }
 
@@ -99,7 +107,10 @@ impl<E: Env> ClientStream<E> {
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => self.create(request),
             Some(RequestUnion::CancelRequest(request)) => {
-                self.watches.cancel(WatchId(request.watch_id));
+                let id = WatchId(request.watch_id);
+                self.watches.cancel(id);
+                // Here, not when the answer is written: another watch may have the id by then.
+                self.fragment.remove(&id);
             }
             Some(RequestUnion::ProgressRequest(_)) => self.watches.request_progress(),
             // etcd ignores what it does not know here.
@@ -108,16 +119,13 @@ impl<E: Env> ClientStream<E> {
     }
 
     fn create(&mut self, request: pb::WatchCreateRequest) {
-        if self.wants.len() >= WATCHES_PER_STREAM_MAX {
-            return self.refuse("etcdserver: too many watches on one stream");
+        if self.fragment.len() >= WATCHES_PER_STREAM_MAX {
+            let reason = "etcdserver: too many watches on one stream";
+            return self.watches.refuse(reason.to_owned());
         }
         if request.start_revision < 0 {
-            return self.refuse(&Refusal::Compacted.to_string());
+            return self.watches.refuse(Refusal::Compacted.to_string());
         }
-        let wants = Wants {
-            prev_kv: request.prev_kv,
-            fragment: request.fragment,
-        };
         let filtered =
             |kind: pb::watch_create_request::FilterType| request.filters.contains(&(kind as i32));
         let spec = WatchSpec {
@@ -142,23 +150,10 @@ impl<E: Env> ClientStream<E> {
         let id = Some(WatchId(request.watch_id)).filter(|id| id.0 != 0);
         match self.watches.create(id, spec) {
             Ok(id) => {
-                self.wants.insert(id, wants);
+                self.fragment.insert(id, request.fragment);
             }
-            Err(error) => self.refuse(&error.to_string()),
+            Err(error) => self.watches.refuse(error.to_string()),
         }
-    }
-
-    /// etcd's way of refusing a watch: created and canceled in one message.
-    fn refuse(&mut self, reason: &str) {
-        let head = WatchHead {
-            header: self.core.header(self.core.store.revision()),
-            watch_id: NO_WATCH,
-            created: true,
-            canceled: true,
-            cancel_reason: reason,
-            ..WatchHead::default()
-        };
-        encode::watch(&mut self.frames, &head, &[], false);
     }
 
     async fn flush(&mut self, responses: &mut Responses) -> Result<(), Closed> {
@@ -172,15 +167,19 @@ impl<E: Env> ClientStream<E> {
         &mut self,
         deliveries: Vec<Delivery>,
         responses: &mut Responses,
-    ) -> Result<(), Closed> {
+    ) -> Result<(), Ended> {
         let header = self.core.header(Revision(0));
         for delivery in deliveries {
+            if let Delivery::Failed { .. } = delivery {
+                self.flush(responses).await?;
+                return Err(Ended::With(history_unreadable()));
+            }
             self.write(header, &delivery);
             if self.frames.len() >= WATCH_SEND_BYTES {
                 self.flush(responses).await?;
             }
         }
-        self.flush(responses).await
+        Ok(self.flush(responses).await?)
     }
 
     fn write(&mut self, header: Header, delivery: &Delivery) {
@@ -195,26 +194,32 @@ impl<E: Env> ClientStream<E> {
                 revision,
                 events,
             } => {
-                let wants = self.wants.get(id).copied().unwrap_or_default();
-                return self.write_events(&head(*revision, id.0), events, wants);
+                let split = self.fragment.get(id).is_some_and(|wanted| *wanted);
+                return self.write_events(&head(*revision, id.0), events, split);
             }
             Delivery::Created { id, revision } => WatchHead {
                 created: true,
                 ..head(*revision, id.0)
             },
+            // etcd's way of refusing a watch: created and canceled in one message.
+            Delivery::Refused { reason, revision } => WatchHead {
+                created: true,
+                canceled: true,
+                cancel_reason: reason,
+                ..head(*revision, NO_WATCH)
+            },
             Delivery::Progress { id, revision } => head(*revision, id.map_or(NO_WATCH, |id| id.0)),
-            Delivery::Canceled { id, revision } => {
-                self.wants.remove(id);
-                WatchHead {
-                    canceled: true,
-                    ..head(*revision, id.0)
-                }
-            }
+            Delivery::Canceled { id, revision } => WatchHead {
+                canceled: true,
+                ..head(*revision, id.0)
+            },
+            // The whole stream ends there, see `deliver`.
+            Delivery::Failed { .. } => return,
             Delivery::Compacted {
                 id,
                 compact_revision,
             } => {
-                self.wants.remove(id);
+                self.fragment.remove(id);
                 // etcd leaves revision and reason empty here; clients go by compact_revision.
                 WatchHead {
                     canceled: true,
@@ -223,39 +228,35 @@ impl<E: Env> ClientStream<E> {
                 }
             }
         };
-        encode::watch(&mut self.frames, &head, &[], false);
+        encode::watch(&mut self.frames, &head, &[]);
     }
 
     /// One message, or several where the client asked for it and one would be larger than the largest request.
-    fn write_events(&mut self, head: &WatchHead<'_>, events: &[Event], wants: Wants) {
-        let limit = self.core.rules.max_request_bytes + GRPC_OVERHEAD_BYTES;
-        let fitting = |rest: &[Event]| {
-            if wants.fragment {
-                fragment(rest, wants.prev_kv, limit)
-            } else {
-                rest.len()
-            }
-        };
+    fn write_events(&mut self, head: &WatchHead<'_>, events: &[WatchEvent], split: bool) {
         let mut rest = events;
-        let mut fits = fitting(rest);
-        while fits < rest.len() {
+        let limit = self.core.rules.max_request_bytes + GRPC_OVERHEAD_BYTES;
+        let len = |event: &WatchEvent| event.encoded(encode::event).len();
+        if split && head.len() + events.iter().map(len).sum::<usize>() >= limit {
             let more = WatchHead {
                 fragment: true,
                 ..*head
             };
-            encode::watch(&mut self.frames, &more, &rest[..fits], wants.prev_kv);
-            rest = &rest[fits..];
-            fits = fitting(rest);
+            let mut fits = fragment(rest, more.len(), limit);
+            while fits < rest.len() {
+                encode::watch(&mut self.frames, &more, &rest[..fits]);
+                rest = &rest[fits..];
+                fits = fragment(rest, more.len(), limit);
+            }
         }
-        encode::watch(&mut self.frames, head, rest, wants.prev_kv);
+        encode::watch(&mut self.frames, head, rest);
     }
 }
 
-/// How many of `events` go into a message of less than `limit` bytes; at least one.
-fn fragment(events: &[Event], prev_kv: bool, limit: usize) -> usize {
-    let mut bytes = 0;
+/// How many of `events` go into a message of less than `limit` bytes, `head` of which are not events; at least one.
+fn fragment(events: &[WatchEvent], head: usize, limit: usize) -> usize {
+    let mut bytes = head;
     for (i, event) in events.iter().enumerate() {
-        bytes += encode::watch_event_len(event, prev_kv);
+        bytes += event.encoded(encode::event).len();
         if i > 0 && bytes >= limit {
             return i;
         }
@@ -267,25 +268,35 @@ fn fragment(events: &[Event], prev_kv: bool, limit: usize) -> usize {
 mod tests {
     use std::sync::Arc;
 
-    use barque_store_state::{EventKind, KeyValue};
+    use barque_store_state::{Event, EventKind, KeyValue};
 
     use super::*;
 
     #[test]
     fn fragments_hold_at_least_one_event_and_stay_below_the_limit() {
-        let event = |bytes: usize| Event {
-            kind: EventKind::Put,
-            kv: Arc::new(KeyValue {
-                key: Bytes::from_static(b"k"),
-                value: vec![0; bytes].into(),
-                ..KeyValue::default()
-            }),
-            prev: None,
+        let event = |bytes: usize| {
+            WatchEvent::from(Event {
+                kind: EventKind::Put,
+                kv: Arc::new(KeyValue {
+                    key: Bytes::from_static(b"k"),
+                    value: vec![0; bytes].into(),
+                    ..KeyValue::default()
+                }),
+                prev: None,
+            })
         };
         let events = [event(10), event(10), event(5000), event(10)];
-        assert_eq!(fragment(&events, false, 1000), 2);
-        assert_eq!(fragment(&events[2..], false, 1000), 1);
-        assert_eq!(fragment(&events[3..], false, 1000), 1);
-        assert_eq!(fragment(&events, false, 100_000), 4);
+        assert_eq!(fragment(&events, 0, 1000), 2);
+        assert_eq!(fragment(&events, 990, 1000), 1, "the head counts");
+        assert_eq!(fragment(&events[2..], 0, 1000), 1);
+        assert_eq!(fragment(&events[3..], 0, 1000), 1);
+        assert_eq!(fragment(&events, 0, 100_000), 4);
+        let two = 2 * events[0].encoded(encode::event).len();
+        assert_eq!(
+            fragment(&events[..2], 0, two),
+            1,
+            "etcd's: from the limit on"
+        );
+        assert_eq!(fragment(&events[..2], 0, two + 1), 2);
     }
 }

@@ -287,6 +287,80 @@ async fn refusals_have_etcds_codes_and_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_faults_the_one_etcd_meets_first_is_told() {
+    let server = start(1).await;
+    let mut kv = server.kv().await;
+    let large: bytes::Bytes = vec![b'x'; MAX_REQUEST_BYTES].into();
+    let empty = (3, "etcdserver: key is not provided".to_owned());
+    let keyless = pb::PutRequest {
+        value: large.clone(),
+        ..Default::default()
+    };
+    assert_eq!(
+        refusal(kv.put(keyless.clone()).await),
+        empty,
+        "before its size"
+    );
+    let txn = pb::TxnRequest {
+        success: vec![
+            op(Request::RequestPut(keyless)),
+            pb::RequestOp { request: None },
+        ],
+        ..Default::default()
+    };
+    assert_eq!(refusal(kv.txn(txn).await), empty, "in the order given");
+    let reads = pb::TxnRequest {
+        success: vec![op(Request::RequestRange(pb::RangeRequest {
+            key: large,
+            ..Default::default()
+        }))],
+        ..Default::default()
+    };
+    assert_eq!(
+        refusal(kv.txn(reads).await),
+        (3, "etcdserver: request is too large".to_owned()),
+        "one that only reads, too"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_negative_lower_bound_filters_nothing_but_has_all_rows_sorted() {
+    let server = start(1).await;
+    let mut kv = server.kv().await;
+    for key in ["c", "b", "a"] {
+        kv.put(put(key, "")).await.unwrap();
+    }
+    let oldest = pb::RangeRequest {
+        range_end: "z".into(),
+        limit: 1,
+        sort_target: pb::range_request::SortTarget::Create.into(),
+        min_mod_revision: -1,
+        ..get("a")
+    };
+    let got = kv.range(oldest).await.unwrap().into_inner();
+    assert_eq!((got.kvs[0].key.as_ref(), got.count), (b"c".as_ref(), 3));
+    let none = pb::RangeRequest {
+        max_mod_revision: -1,
+        ..get("a")
+    };
+    let got = kv.range(none).await.unwrap().into_inner();
+    assert_eq!((got.kvs.len(), got.count), (0, 1));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hash_of_a_negative_revision_is_the_hash_of_no_rows() {
+    let server = start(1).await;
+    server.kv().await.put(put("a", "1")).await.unwrap();
+    let mut maintenance = MaintenanceClient::new(server.channel().await);
+    let request = pb::HashKvRequest { revision: -2 };
+    let got = maintenance.hash_kv(request).await.unwrap().into_inner();
+    assert_eq!((got.hash, got.compact_revision), (1_084_519_789, -1));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leases_are_granted_renewed_listed_and_revoked_with_their_keys() {
     let server = start(1).await;
     let mut kv = server.kv().await;

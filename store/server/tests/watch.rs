@@ -192,6 +192,43 @@ async fn one_stream_carries_many_watches_with_ranges_and_filters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_come_in_the_order_of_what_was_asked() {
+    let server = start(1).await;
+    let mut watcher = watcher(&server).await;
+    let chosen = pb::WatchCreateRequest {
+        watch_id: 3,
+        ..from("a", 0)
+    };
+    let asked = [
+        from("a", 0),
+        chosen.clone(),
+        chosen,
+        from("a", -1),
+        from("a", 0),
+    ];
+    for request in asked {
+        watcher.ask(RequestUnion::CreateRequest(request)).await;
+    }
+    let cancel = pb::WatchCancelRequest { watch_id: 3 };
+    watcher.ask(RequestUnion::CancelRequest(cancel)).await;
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        let response = watcher.next().await;
+        answers.push((response.watch_id, response.created, response.canceled));
+    }
+    let expected = [
+        (0, true, false),
+        (3, true, false),
+        (-1, true, true),
+        (-1, true, true),
+        (1, true, false),
+        (3, false, true),
+    ];
+    assert_eq!(answers, expected);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_start_is_created_and_then_canceled_without_a_revision() {
     let server = start(1).await;
     let mut kv = server.kv().await;
@@ -275,6 +312,121 @@ async fn large_replays_are_split_only_where_asked() {
     }
     assert!(fragments >= 2, "1.8 MB do not fit into two parts of 612 kB");
     assert!(keys.is_sorted());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_replay_is_not_split_where_it_was_not_asked() {
+    let server = start(1).await;
+    let mut kv = server.kv().await;
+    let value = "x".repeat(90_000);
+    const PUTS: usize = 12;
+    for n in 0..PUTS {
+        kv.put(put(&format!("k{n:02}"), &value)).await.unwrap();
+    }
+    let request = pb::WatchCreateRequest {
+        range_end: "l".into(),
+        ..from("k", 2)
+    };
+    let mut watcher = watcher(&server).await;
+    watcher.create(request).await;
+    let response = watcher.next().await;
+    assert_eq!((response.events.len(), response.fragment), (PUTS, false));
+    assert!(prost_len(&response) > common::MAX_REQUEST_BYTES + (512 << 10));
+    assert_eq!(response.header.unwrap().revision, PUTS as i64 + 1);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_in_the_future_is_told_nothing_before() {
+    let server = start(1).await;
+    let mut kv = server.kv().await;
+    let mut watcher = watcher(&server).await;
+    let created = watcher.create(from("a", 4)).await;
+    assert_eq!(created.header.unwrap().revision, 1);
+    watcher
+        .ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}))
+        .await;
+    for value in ["2", "3", "4"] {
+        kv.put(put("a", value)).await.unwrap();
+    }
+    let mut events = Vec::new();
+    while events.is_empty() {
+        let response = watcher.next().await;
+        // Progress is true from the revision before its start on.
+        let revision = response.header.as_ref().unwrap().revision;
+        assert!(revision >= 3, "{response:?}");
+        events.extend(response.events);
+    }
+    assert_eq!(short(&events[0]), "a=4@4");
+    server.stop().await;
+}
+
+/// Rows beyond what a connection and this end of it take without being read.
+const UNREAD_PUTS: usize = 220;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_loses_nothing_and_holds_nobody() {
+    let server = start(1).await;
+    let mut kv = server.kv().await;
+    let (mut slow, mut quick) = (watcher(&server).await, watcher(&server).await);
+    for watcher in [&mut slow, &mut quick] {
+        watcher.create(from("a", 0)).await;
+    }
+    let value = "x".repeat(90_000);
+    for n in 0..UNREAD_PUTS {
+        kv.put(put("a", &value)).await.unwrap();
+        let seen = quick.events(0, 1).await;
+        assert_eq!(seen[0].kv.as_ref().unwrap().mod_revision, n as i64 + 2);
+    }
+    slow.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}))
+        .await;
+    let seen = slow.events(0, UNREAD_PUTS).await;
+    let revisions: Vec<i64> = seen
+        .iter()
+        .map(|e| e.kv.as_ref().unwrap().mod_revision)
+        .collect();
+    assert_eq!(revisions, (2..UNREAD_PUTS as i64 + 2).collect::<Vec<_>>());
+    let progress = slow.next().await;
+    assert_eq!((progress.watch_id, progress.events.len()), (-1, 0));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_overtaken_by_a_compaction_is_told_so() {
+    let server = start(1).await;
+    let mut kv = server.kv().await;
+    let value = "x".repeat(90_000);
+    for _ in 0..UNREAD_PUTS {
+        kv.put(put("a", &value)).await.unwrap();
+    }
+    let last = UNREAD_PUTS as i64 + 1;
+    let mut slow = watcher(&server).await;
+    slow.create(from("a", 2)).await;
+    // It has read some, and far from all.
+    let mut seen = slow.events(0, 1).await;
+    let compact = pb::CompactionRequest {
+        revision: last,
+        physical: true,
+    };
+    kv.compact(compact).await.unwrap();
+    let canceled = loop {
+        let response = slow.next().await;
+        if response.canceled {
+            break response;
+        }
+        seen.extend(response.events);
+    };
+    assert_eq!(canceled.compact_revision, last);
+    assert_eq!(canceled.header.unwrap().revision, 0);
+    assert_eq!(canceled.cancel_reason, "");
+    let revisions: Vec<i64> = seen
+        .iter()
+        .map(|e| e.kv.as_ref().unwrap().mod_revision)
+        .collect();
+    let told = 2..revisions.len() as i64 + 2;
+    assert_eq!(revisions, told.collect::<Vec<_>>());
+    assert!(revisions.len() < UNREAD_PUTS);
     server.stop().await;
 }
 

@@ -1,13 +1,21 @@
 //! The only writer. Takes committed entries in log order and carries their commands out, one after another.
 //! Promise: total (any entry that decodes can be applied) and deterministic; a refused command leaves no trace.
 
-use crate::limits::SWEEP_ROWS;
+use crate::archive::{ReadError, Unreadable};
+use crate::limits::{CACHE_TURN_KEYS, SWEEP_WORK};
 use crate::mvcc::{Write, write_txn};
 use crate::state::{Applied, State};
 use crate::{command::*, types::*};
 
 impl State {
-    pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Applied {
+    /// Carries the entry's commands out. An error: a row that a command needs cannot be read. The member must stop; its
+    /// state is no longer to be used.
+    pub fn apply(
+        &mut self,
+        index: LogIndex,
+        entry: &Entry,
+        previous: Previous,
+    ) -> Result<Applied, Unreadable> {
         self.advance(index);
         self.time = self.time.max(entry.time);
         let mut applied = Applied {
@@ -15,20 +23,29 @@ impl State {
             events: Vec::new(),
         };
         for command in &entry.commands {
-            let result = self.carry_out(command, &mut applied.events);
+            let result = match self.carry_out(command, previous, &mut applied.events) {
+                Ok(answer) => Ok(answer),
+                Err(ReadError::Refused(refusal)) => Err(refusal),
+                Err(ReadError::Unreadable(row)) => return Err(row),
+            };
             applied.outcomes.push(Outcome {
                 revision: self.store.revision(),
                 result,
             });
         }
-        self.store.sweep(SWEEP_ROWS);
-        applied
+        self.keep_house();
+        Ok(applied)
     }
 
     /// Notes an entry that carries no commands (membership, empty).
     pub fn skip(&mut self, index: LogIndex) {
         self.advance(index);
-        self.store.sweep(SWEEP_ROWS);
+        self.keep_house();
+    }
+
+    fn keep_house(&mut self) {
+        self.store.sweep(SWEEP_WORK);
+        self.store.trim_cache(CACHE_TURN_KEYS);
     }
 
     fn advance(&mut self, index: LogIndex) {
@@ -39,23 +56,28 @@ impl State {
     fn carry_out(
         &mut self,
         command: &Command,
+        previous: Previous,
         events: &mut Vec<RevisionEvents>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer, ReadError> {
+        if let Some(refusal) = self.alarms.active().refusal(command) {
+            return Err(refusal.into());
+        }
         match command {
             Command::Put(put) => {
-                let mut write = Write::begin(&mut self.store, &mut self.lessor);
+                let mut write = Write::begin(&mut self.store, &mut self.lessor, previous);
                 let prev = write.try_put(put)?;
                 events.extend(write.finish());
                 Ok(Answer::Put { prev })
             }
             Command::DeleteRange(delete) => {
-                let mut write = Write::begin(&mut self.store, &mut self.lessor);
-                let (deleted, prev) = write.delete_range(delete);
+                let mut write = Write::begin(&mut self.store, &mut self.lessor, previous);
+                let (deleted, prev) = write.delete_range(delete)?;
                 events.extend(write.finish());
                 Ok(Answer::DeleteRange { deleted, prev })
             }
             Command::Txn(txn) => {
-                let (result, revision) = write_txn(&mut self.store, &mut self.lessor, txn)?;
+                let (result, revision) =
+                    write_txn(&mut self.store, &mut self.lessor, txn, previous)?;
                 events.extend(revision);
                 Ok(Answer::Txn(result))
             }
@@ -71,8 +93,8 @@ impl State {
                 })
             }
             Command::LeaseRevoke { id } => {
-                if !self.end_lease(*id, events) {
-                    return Err(Refusal::LeaseNotFound);
+                if !self.end_lease(*id, previous, events)? {
+                    return Err(Refusal::LeaseNotFound.into());
                 }
                 Ok(Answer::LeaseRevoked)
             }
@@ -88,7 +110,7 @@ impl State {
                 let over = self.lessor.get(*id).is_some_and(|lease| {
                     lease.deadline <= *deadline_seen && lease.deadline <= self.time
                 });
-                let removed = over && self.end_lease(*id, events);
+                let removed = over && self.end_lease(*id, previous, events)?;
                 Ok(Answer::LeaseExpired { removed })
             }
             Command::MemberPublish {
@@ -106,20 +128,31 @@ impl State {
                         incarnation: *incarnation,
                     };
                     self.published.insert(*member, told);
+                    self.dirty_members.insert(*member);
                 }
                 Ok(Answer::Published)
+            }
+            Command::AlarmRaise(alarm) => Ok(Answer::Alarms(vec![self.alarms.raise(*alarm)])),
+            Command::AlarmClear { kind, member, only } => {
+                let cleared = self.alarms.clear(*kind, *member, *only);
+                Ok(Answer::Alarms(cleared.into_iter().collect()))
             }
         }
     }
 
     /// Takes the lease and, in one revision, its keys.
-    fn end_lease(&mut self, id: LeaseId, events: &mut Vec<RevisionEvents>) -> bool {
+    fn end_lease(
+        &mut self,
+        id: LeaseId,
+        previous: Previous,
+        events: &mut Vec<RevisionEvents>,
+    ) -> Result<bool, Unreadable> {
         let Some(keys) = self.lessor.remove(id) else {
-            return false;
+            return Ok(false);
         };
-        let mut write = Write::begin(&mut self.store, &mut self.lessor);
-        write.delete_keys(keys);
+        let mut write = Write::begin(&mut self.store, &mut self.lessor, previous);
+        write.delete_keys(keys)?;
         events.extend(write.finish());
-        true
+        Ok(true)
     }
 }

@@ -23,7 +23,9 @@ pub fn command(command: &Command) -> Result<(), Refusal> {
         | Command::LeaseRevoke { .. }
         | Command::LeaseKeepAlive { .. }
         | Command::LeaseExpire { .. }
-        | Command::MemberPublish { .. } => Ok(()),
+        | Command::MemberPublish { .. }
+        | Command::AlarmRaise(_)
+        | Command::AlarmClear { .. } => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! cluster time and the commands of many clients, applied in order. `wire.rs` encodes it (protobuf inside a
 //! `{format, min_reader}` header).
 
+use crate::alarms::{Alarm, AlarmCause, AlarmKind};
 use crate::types::*;
 use bytes::Bytes;
 
@@ -27,7 +28,8 @@ pub struct Range {
     pub range: KeyRange,
     /// 0: no limit.
     pub limit: u64,
-    /// `None`: the newest.
+    /// `None`: the newest. In a transaction a client's negative number stands here as it came (two's complement): it means
+    /// the newest too, but may be refused as compacted.
     pub revision: Option<Revision>,
     pub sort_target: SortTarget,
     pub sort_order: SortOrder,
@@ -130,6 +132,14 @@ pub enum Command {
         /// changes nothing.
         incarnation: u64,
     },
+    /// Answers with the alarm as it then stands, also when it was up already (as etcd).
+    AlarmRaise(Alarm),
+    /// Answers with the alarm when one was taken back. `only`: not unless it was raised for that reason.
+    AlarmClear {
+        kind: AlarmKind,
+        member: MemberId,
+        only: Option<AlarmCause>,
+    },
 }
 
 /// What one Raft entry carries.
@@ -192,6 +202,8 @@ pub enum Answer {
         removed: bool,
     },
     Published,
+    /// The alarms that were touched, as they stand or stood.
+    Alarms(Vec<Alarm>),
 }
 
 /// What applying one command gave: the store's revision after it (the response header's), and the answer.
@@ -227,6 +239,11 @@ pub enum Refusal {
     LeaseExists,
     #[error("etcdserver: too large lease TTL")]
     LeaseTtlTooLarge,
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    /// This member's data is damaged; it answers nothing else until it has ended. Or an alarm says that the members' data differ.
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
 }
 
 /// What a member has told of itself.

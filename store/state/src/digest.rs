@@ -34,10 +34,12 @@ pub fn words(words: &[u64]) -> u64 {
 
 /// Hash of a short text.
 pub fn text(text: &str) -> u64 {
-    words(&[
-        text.len() as u64,
-        u64::from(crc32c::crc32c(text.as_bytes())),
-    ])
+    bytes(text.as_bytes())
+}
+
+/// Hash of a short string of bytes.
+pub fn bytes(bytes: &[u8]) -> u64 {
+    words(&[bytes.len() as u64, u64::from(crc32c::crc32c(bytes))])
 }
 
 /// Hash of a row, its place among the rows included.

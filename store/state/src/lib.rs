@@ -3,7 +3,9 @@
 //! entry carries; nothing here reads a clock, a disk or chance.
 //! Not here: consensus (entries arrive committed), who may ask, what a watcher is told and when (`store/watch`).
 
+mod alarms;
 mod apply;
+mod archive;
 mod check;
 pub mod command;
 mod cover;
@@ -11,12 +13,17 @@ mod digest;
 mod lease;
 pub mod limits;
 mod mvcc;
+mod persist;
+mod row;
 mod state;
 pub mod types;
 pub mod wire;
 
+pub use alarms::{ActiveAlarms, Alarm, AlarmCause, AlarmKind, Alarms, growth};
+pub use archive::{Archive, ReadError, Unreadable};
 pub use command::*;
-pub use mvcc::{Changes, HashKv, HashRun};
+pub use mvcc::{Changes, HashKv, HashRun, Outline};
+pub use persist::{Batch, Restoring};
 pub use state::{Applied, LeaseView, State};
 pub use types::*;
 pub use wire::WireError;

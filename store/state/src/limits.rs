@@ -20,16 +20,28 @@ pub const CHANGES_BYTES_MAX: usize = 4 << 20;
 /// When reached: as above.
 pub const CHANGES_ROWS_MAX: usize = 10_000;
 
-/// Rows looked at with every entry after a compaction, to take away what it made superfluous: about 3 ms, where a whole
-/// compaction of a million rows took 1.4 s, three times a leader's lease. More rows wait for the next entries. Part of
-/// the replicated behaviour: all members must use the same number.
-pub const SWEEP_ROWS: usize = 4_096;
-
+/// Rows read from the archive at once for a read of history: most reads end with their revisions, long before the bounds.
+pub const CHANGES_SLICE_ROWS: usize = 512;
+/// Work of a compaction done with every entry, counted in keys looked at: a twentieth of a millisecond, so that no write notices,
+/// where a whole compaction of a million keys takes half a second, a good part of a leader's lease. More waits for the next
+/// entries. Part of the replicated behaviour: all members must use the same number.
+pub const SWEEP_WORK: usize = 1_024;
+/// Taking a version away costs so many times as much as looking at a key. Replicated behaviour likewise.
+pub const SWEEP_VERSION_WORK: usize = 4;
+/// Bytes of persisted values kept in memory unless a flag says otherwise. Beyond: rows are read from the engine.
+pub const VALUE_CACHE_BYTES: u64 = 256 << 20;
+/// Keys the cache's hand passes with every entry while the budget is passed: several times what one entry brings in.
+pub const CACHE_TURN_KEYS: usize = 4_096;
+/// Bytes of rows read from the archive at once while hashing.
+pub const HASH_BYTES: usize = 4 << 20;
 /// Rows hashed before the state is given back to the writer: some milliseconds. (A hash of 300,000 rows in one go took
 /// longer than a leader's lease.) The rest is hashed in further pieces.
 pub const HASH_ROWS: usize = 8_192;
 
 /// Cost of a row beside its key and value when live bytes are counted: etcd's estimate for its quota.
 pub const ROW_OVERHEAD_BYTES: u64 = 256;
+
+/// What a lease counts for when it is granted, beside the keys it will hold: etcd's estimate for its quota.
+pub const LEASE_OVERHEAD_BYTES: u64 = 64;
 
 const _: () = assert!(2 * TXN_DEPTH_MAX + 8 < 100);

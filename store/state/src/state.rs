@@ -1,20 +1,24 @@
 //! The whole replicated state, and every way to read it. [`State::apply`] (in `apply`) is the only way to change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use crate::alarms::Alarms;
+use crate::archive::ReadError;
 use crate::lease::Lessor;
-use crate::mvcc::{self, Changes, HashKv, HashRun, Store};
+use crate::mvcc::{self, Changes, HashKv, HashRun, Outline, Store};
 use crate::{check, command::*, digest, types::*};
 
-#[derive(Clone, Debug)]
 pub struct State {
     pub(crate) applied: LogIndex,
     pub(crate) time: ClusterTime,
     pub(crate) store: Store,
     pub(crate) lessor: Lessor,
     pub(crate) published: BTreeMap<MemberId, PublishedMember>,
+    /// Published since the last batch was begun.
+    pub(crate) dirty_members: BTreeSet<MemberId>,
+    pub(crate) alarms: Alarms,
 }
 
 /// What one entry did.
@@ -49,6 +53,8 @@ impl State {
             store: Store::new(),
             lessor: Lessor::default(),
             published: BTreeMap::new(),
+            dirty_members: BTreeSet::new(),
+            alarms: Alarms::default(),
         }
     }
 
@@ -74,28 +80,37 @@ impl State {
     pub fn compact_revision(&self) -> Revision {
         self.store.compacted().unwrap_or_default()
     }
+    /// Whether a compaction still has versions to take away: some go with every entry.
+    pub fn is_sweeping(&self) -> bool {
+        self.store.is_sweeping()
+    }
     /// The stamp of the newest entry.
     pub fn time(&self) -> ClusterTime {
         self.time
     }
 
-    pub fn range(&self, range: &Range) -> Result<RangeResult, Refusal> {
+    pub fn range(&self, range: &Range) -> Result<RangeResult, ReadError> {
         check::range(range)?;
         self.store.range(range, self.store.revision())
     }
+    /// As [`State::range`], but reads at most `reads` rows that are not in memory; [`Outline::read`] reads the rest.
+    pub fn outline(&self, range: &Range, reads: usize) -> Result<Outline, ReadError> {
+        check::range(range)?;
+        self.store.outline(range, self.store.revision(), reads)
+    }
     /// Answers a transaction that [`Txn::is_read_only`]; panics on another.
-    pub fn read_txn(&self, txn: &Txn) -> Result<TxnResult, Refusal> {
+    pub fn read_txn(&self, txn: &Txn) -> Result<TxnResult, ReadError> {
         mvcc::read_txn(&self.store, txn)
     }
     /// etcd's HashKV, of the newest revision or of the one asked for. Reads every row.
-    pub fn hash_kv(&self, at: Option<Revision>) -> Result<HashKv, Refusal> {
+    pub fn hash_kv(&self, at: Option<Revision>) -> Result<HashKv, ReadError> {
         self.store.hash_kv(at)
     }
     /// The same in pieces: begun here, gone on with by [`State::hash_on`] until it gives the hash.
     pub fn hash_begin(&self, at: Option<Revision>) -> Result<HashRun, Refusal> {
         self.store.hash_begin(at)
     }
-    pub fn hash_on(&self, run: &mut HashRun, rows: usize) -> Result<Option<HashKv>, Refusal> {
+    pub fn hash_on(&self, run: &mut HashRun, rows: usize) -> Result<Option<HashKv>, ReadError> {
         self.store.hash_on(run, rows)
     }
     /// The events in `range` from revision `from` on. Looks at about `max_revisions` revisions at most, whole ones always;
@@ -105,7 +120,7 @@ impl State {
         range: &KeyRange,
         from: Revision,
         max_revisions: usize,
-    ) -> Result<Changes, Refusal> {
+    ) -> Result<Changes, ReadError> {
         self.store.changes(range, from, max_revisions)
     }
 
@@ -133,11 +148,20 @@ impl State {
         &self.published
     }
 
+    /// Keys that are alive.
+    pub fn keys(&self) -> u64 {
+        self.store.alive_keys()
+    }
+    /// The alarms that are up, and with them what is refused.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
     /// Bytes of all rows held (history that is not compacted included), with etcd's overhead per row.
     pub fn live_bytes(&self) -> u64 {
         self.store.bytes()
     }
-    /// Equal on members that hold the same rows, leases, revision, compaction, time and member names. Costs next to
+    /// Equal on members that hold the same rows, leases, revision, compaction, time, member names and alarms. Costs next to
     /// nothing: rows and leases are summed up with every change.
     pub fn whole_hash(&self) -> u64 {
         let mut members = Vec::new();
@@ -152,6 +176,7 @@ impl State {
             self.lessor.digest(),
             self.time.0,
             digest::words(&members),
+            self.alarms.digest(),
         ])
     }
 }

@@ -6,6 +6,12 @@ use std::sync::Arc;
 /// A store revision. One per write transaction that changed something; the empty store is at 1; never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
+impl Revision {
+    /// Whether a read that asks for this one means the newest: 0, and a client's negative number (in two's complement).
+    pub fn names_the_newest(self) -> bool {
+        self.0.cast_signed() <= 0
+    }
+}
 
 /// A lease id as etcd has it: any non-zero i64, negative ones included. 0 stands for "no lease" in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +31,34 @@ pub struct MemberId(pub u64);
 /// Index of a Raft log entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogIndex(pub u64);
+
+/// The place of a row: the transaction's revision, and which of its operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowId {
+    pub main: Revision,
+    pub sub: u32,
+}
+impl RowId {
+    /// Before every row of `main`.
+    pub fn first_of(main: Revision) -> Self {
+        RowId { main, sub: 0 }
+    }
+    /// The place right behind.
+    pub fn next(self) -> Self {
+        match self.sub.checked_add(1) {
+            Some(sub) => RowId { sub, ..self },
+            None => RowId::first_of(Revision(self.main.0 + 1)),
+        }
+    }
+}
+
+/// Whether events tell the row before them even where it would have to be read from the archive for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Previous {
+    Told,
+    /// Nobody wants it: an event's `prev` may be absent although there was a row.
+    LeftOut,
+}
 
 /// One version of a key, as etcd's `mvccpb.KeyValue`. A tombstone is not a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +84,7 @@ pub enum EventKind {
 pub struct Event {
     pub kind: EventKind,
     pub kv: Arc<KeyValue>,
-    /// The row before this change; `None` for a create (and when compaction took it).
+    /// The row before this change; `None` for a create, when compaction took it, and when it was [`Previous::LeftOut`].
     pub prev: Option<Arc<KeyValue>>,
 }
 

@@ -1,108 +1,173 @@
-//! Reading a stream: what waits first, then a piece of history for those who catch up, then progress.
-//! Promise: a poll does a bounded amount of work; when it delivers nothing, the waker is called once there may be more.
+//! Reading a stream: what waits first, then history for those who catch up, then progress.
+//! Promise: a turn does a bounded amount of work, and none of its reading under the hub's lock; when it delivers nothing,
+//! the waker is called once there may be more.
+//!
+//! Nothing is lost or told twice while history is read without the lock. A watch that catches up is passed by whatever is
+//! published, and is declared live in [`Hub::supply`], under the lock, only if its piece reached beyond everything
+//! published by then: so what was published during the read is either in the piece or read next. Order holds because
+//! history is asked for only behind an empty outbox, and nothing is queued for a watch while it catches up.
 
 use std::task::Waker;
 
-use barque_store_state::{Event, Revision};
+use barque_store_state::Revision;
 
-use crate::hub::{History, Hub, event_bytes};
+use crate::event::WatchEvent;
+use crate::history::{Ask, HistoryError, Piece};
+use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::lookup::{Lookup, Subscriber};
 use crate::stream::{Queued, Stream};
-use crate::types::{Delivery, StreamId, WatchId};
+use crate::types::{Delivery, StreamId};
 
-/// What one poll may still hand out.
-struct Budget {
-    events: usize,
-    bytes: usize,
+/// One reader's turn: what it will send, and what it may still take. A turn belongs to one stream.
+#[derive(Debug)]
+pub struct Turn {
+    /// In the order they are to be sent.
+    pub deliveries: Vec<Delivery>,
+    events_left: usize,
+    bytes_left: usize,
+    reads_left: usize,
 }
-impl Budget {
+
+impl Turn {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Turn {
+            deliveries: Vec::new(),
+            events_left: limits.poll_events,
+            bytes_left: limits.poll_bytes,
+            reads_left: limits.catch_up_reads,
+        }
+    }
     fn spend(&mut self, events: usize, bytes: usize) {
-        self.events = self.events.saturating_sub(events);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.events_left = self.events_left.saturating_sub(events);
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
     }
-    fn is_left(&self) -> bool {
-        self.events > 0 && self.bytes > 0
+    fn may_take(&self) -> bool {
+        self.events_left > 0 && self.bytes_left > 0
     }
+}
+
+/// What a reader does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Send the turn's deliveries, then begin another turn.
+    Send,
+    /// Give the hub's lock back, read, [`Hub::supply`] the piece, and poll on with the same turn.
+    Read(Ask),
+    /// Nothing now; the waker is called when another turn is worth it.
+    Sleep,
 }
 
 impl Hub {
-    /// Appends what the stream's client is to be told next. True: something was appended, poll again after sending it.
-    /// False: nothing now; `waker` is called when it is worth polling again.
-    pub fn poll(
-        &mut self,
-        s: StreamId,
-        history: &dyn History,
-        waker: &Waker,
-        out: &mut Vec<Delivery>,
-    ) -> bool {
-        let Hub {
-            limits,
-            streams,
-            lookup,
-            published,
-            awaiting_progress,
-            ..
-        } = self;
-        let Some(stream) = streams.get_mut(&s) else {
-            return false;
+    pub fn turn(&self) -> Turn {
+        Turn::new(&self.limits)
+    }
+
+    /// Fills the turn with what the stream's client is to be told next, and says how to go on.
+    pub fn poll(&mut self, s: StreamId, turn: &mut Turn, waker: &Waker) -> Step {
+        let (limits, published, known) = (self.limits, self.published, self.known);
+        let Some(stream) = self.streams.get_mut(&s) else {
+            return Step::Sleep;
         };
-        let before = out.len();
-        let mut budget = Budget {
-            events: limits.poll_events,
-            bytes: limits.poll_bytes,
-        };
-        drain(stream, &mut budget, out);
-        // History and progress only behind an empty outbox: what is queued is older.
+        let queued = stream.queued();
+        drain(stream, turn);
+        self.queued -= queued - stream.queued();
         if stream.outbox.is_empty() {
-            for _ in 0..limits.catch_up_reads.min(stream.line.len()) {
-                if !budget.is_left() {
-                    break;
-                }
-                catch_up(
-                    s,
-                    stream,
-                    *published,
-                    lookup,
-                    history,
-                    limits,
-                    &mut budget,
-                    out,
-                );
+            // History and progress only behind an empty outbox: what is queued is older.
+            if turn.reads_left > 0
+                && turn.may_take()
+                && let Some(ask) = stream.ask(s, limits.catch_up_revisions)
+            {
+                return Step::Read(ask);
             }
-        }
-        if stream.outbox.is_empty() {
-            answer_progress(stream, *published, history, out);
+            answer_progress(stream, published, known, &mut turn.deliveries);
         }
         if stream.progress.is_none() {
-            awaiting_progress.remove(&s);
+            self.awaiting_progress.remove(&s);
         }
-        let delivered = out.len() > before;
-        if !delivered {
-            match &mut stream.waker {
-                Some(old) => old.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
-            if !stream.line.is_empty() {
-                // A piece of history without a match: go on after others had their turn.
-                stream.wake();
-            }
+        if !turn.deliveries.is_empty() {
+            return Step::Send;
         }
-        delivered
+        match &mut stream.waker {
+            Some(old) => old.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        if !stream.line.is_empty() || !stream.outbox.is_empty() {
+            // Pieces of history without a match, or the reader has sent meanwhile what filled its turn: go on after others
+            // had theirs.
+            stream.wake();
+        }
+        Step::Sleep
+    }
+
+    /// Takes what was read for an [`Ask`]. A piece nobody waits for any more is dropped.
+    pub fn supply(&mut self, piece: Piece, turn: &mut Turn) {
+        turn.reads_left = turn.reads_left.saturating_sub(1);
+        let Piece {
+            subscriber,
+            serial,
+            from,
+            read,
+        } = piece;
+        let id = subscriber.watch;
+        // What was read is known to have happened, whoever it was read for.
+        let known = read.as_ref().map_or(Revision(0), |read| read.revision);
+        let known = self.saw(known);
+        let Some(stream) = self.streams.get_mut(&subscriber.stream) else {
+            return;
+        };
+        let asked = stream.watchers.get_mut(&id).filter(|watcher| {
+            watcher.serial == serial && watcher.catching_up && watcher.next == from
+        });
+        let Some(watcher) = asked else { return };
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                // Nothing is told from beyond the gap.
+                self.forget(subscriber);
+                turn.deliveries.push(match error {
+                    HistoryError::Compacted { compact_revision } => Delivery::Compacted {
+                        id,
+                        compact_revision,
+                    },
+                    HistoryError::Failed(_) => Delivery::Failed { id },
+                });
+                return;
+            }
+        };
+        watcher.next = read.next;
+        watcher.catching_up = read.next <= known;
+        let goes_on = watcher.catching_up;
+        if !read.events.is_empty() {
+            watcher.quiet = false;
+            turn.spend(read.events.len(), read.bytes);
+            turn.deliveries.push(Delivery::Events {
+                id,
+                revision: read.revision,
+                events: read.events,
+            });
+        }
+        if stream.line.front() == Some(&id) {
+            stream.line.pop_front();
+        } else {
+            stream.line.retain(|other| *other != id);
+        }
+        if goes_on {
+            stream.line.push_back(id);
+        }
     }
 }
 
-fn drain(stream: &mut Stream, budget: &mut Budget, out: &mut Vec<Delivery>) {
-    let first = out.len();
-    while budget.is_left() {
+fn drain(stream: &mut Stream, turn: &mut Turn) {
+    let first = turn.deliveries.len();
+    while turn.may_take() {
         match stream.pop() {
             None => break,
-            Some(Queued::Answer(answer)) => out.push(answer),
+            Some(Queued::Answer(answer)) => turn.deliveries.push(answer),
             Some(Queued::Progress { id, revision }) => {
                 if let Some(watcher) = stream.watchers.get_mut(&id) {
                     watcher.progress_queued = false;
                 }
-                out.push(Delivery::Progress {
+                turn.deliveries.push(Delivery::Progress {
                     id: Some(id),
                     revision,
                 });
@@ -113,26 +178,26 @@ fn drain(stream: &mut Stream, budget: &mut Budget, out: &mut Vec<Delivery>) {
                 events,
                 bytes,
             }) => {
-                budget.spend(events.len(), bytes);
+                turn.spend(events.len(), bytes);
                 let Some(watcher) = stream.watchers.get(&id) else {
                     continue;
                 };
-                let seen = events.iter().map(|event| watcher.seen(event));
+                let seen = |event: &WatchEvent| event.seen(watcher.spec.prev_kv);
                 // A client that lags gets several revisions of one watch in one piece.
                 if let Some(Delivery::Events {
                     id: last_id,
                     revision: last_revision,
                     events: last_events,
-                }) = out[first..].last_mut()
+                }) = turn.deliveries[first..].last_mut()
                     && *last_id == id
                 {
                     *last_revision = revision;
-                    last_events.extend(seen);
+                    last_events.extend(events.iter().map(seen));
                 } else {
-                    out.push(Delivery::Events {
+                    turn.deliveries.push(Delivery::Events {
                         id,
                         revision,
-                        events: seen.collect(),
+                        events: events.iter().map(seen).collect(),
                     });
                 }
             }
@@ -140,88 +205,24 @@ fn drain(stream: &mut Stream, budget: &mut Budget, out: &mut Vec<Delivery>) {
     }
 }
 
-/// Lets the first in line read one piece of history.
-#[allow(clippy::too_many_arguments)] // the parts of a hub, taken apart so that they can be borrowed together
-fn catch_up(
-    s: StreamId,
-    stream: &mut Stream,
-    published: Revision,
-    lookup: &mut Lookup,
-    history: &dyn History,
-    limits: &Limits,
-    budget: &mut Budget,
-    out: &mut Vec<Delivery>,
-) {
-    let Some(id) = stream.line.pop_front() else {
-        return;
-    };
-    let Some(watcher) = stream.watchers.get_mut(&id) else {
-        return;
-    };
-    let changes = history.changes(&watcher.spec.range, watcher.next, limits.catch_up_revisions);
-    let Ok(changes) = changes else {
-        // The only refusal of a read from the past: it was compacted. Nothing is told from beyond the gap.
-        forget(s, stream, lookup, id);
-        out.push(Delivery::Compacted {
-            id,
-            compact_revision: history.compact_revision(),
-        });
-        return;
-    };
-    let events: Vec<Event> = changes
-        .revisions
-        .iter()
-        .flat_map(|revision| revision.events.iter())
-        .filter(|event| watcher.wants(event.kind))
-        .map(|event| watcher.seen(event))
-        .collect();
-    watcher.next = changes.next;
-    if changes.next > published {
-        watcher.catching_up = false;
-    } else {
-        stream.line.push_back(id);
-    }
-    if !events.is_empty() {
-        watcher.quiet = false;
-        budget.spend(events.len(), events.iter().map(event_bytes).sum());
-        out.push(Delivery::Events {
-            id,
-            revision: history.revision(),
-            events,
-        });
-    }
-}
-
-fn forget(s: StreamId, stream: &mut Stream, lookup: &mut Lookup, id: WatchId) {
-    if let Some(watcher) = stream.remove(id) {
-        let subscriber = Subscriber {
-            stream: s,
-            watch: id,
-        };
-        lookup.remove(&watcher.spec.range, subscriber);
-    }
-}
-
 /// Answers an open request if its time has come.
 fn answer_progress(
     stream: &mut Stream,
     published: Revision,
-    history: &dyn History,
+    known: Revision,
     out: &mut Vec<Delivery>,
 ) {
     let nexts = stream.watchers.values().map(|watcher| watcher.next);
-    let (Some(request), Some(first), Some(last)) =
-        (&mut stream.progress, nexts.clone().min(), nexts.max())
+    let (Some(target), Some(first), Some(last)) =
+        (stream.progress, nexts.clone().min(), nexts.max())
     else {
         return;
     };
-    let current = history.revision();
-    let target = *request.target.get_or_insert(current);
     // Live watchers have been given all that was published, and one that has read history itself what it read.
     let reached = published.max(Revision(first.0 - 1));
     // Not while somebody reads history, nor before the start of one that begins in the future: its client would take up
     // at the revision told.
-    let future = reached > current || reached.0 + 1 < last.0;
+    let future = reached > known || reached.0 + 1 < last.0;
     if stream.line.is_empty() && reached >= target && !future {
         stream.progress = None;
         out.push(Delivery::Progress {

@@ -1,17 +1,49 @@
 //! One client's stream: its watchers and what waits to be read.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::{AddAssign, Sub, SubAssign};
 use std::sync::Arc;
 use std::task::Waker;
 
-use barque_store_state::{Event, EventKind, Revision};
+use barque_store_state::Revision;
 
+use crate::event::WatchEvent;
+use crate::history::Ask;
 use crate::limits::Limits;
-use crate::types::{Delivery, WatchId, WatchSpec};
+use crate::lookup::Subscriber;
+use crate::types::{Delivery, StreamId, WatchId, WatchSpec};
+
+/// Live events that wait to be read, of one stream or of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub events: usize,
+    pub bytes: usize,
+}
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Load) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+}
+impl SubAssign for Load {
+    fn sub_assign(&mut self, other: Load) {
+        self.events -= other.events;
+        self.bytes -= other.bytes;
+    }
+}
+impl Sub for Load {
+    type Output = Load;
+    fn sub(mut self, other: Load) -> Load {
+        self -= other;
+        self
+    }
+}
 
 #[derive(Debug)]
 pub struct Watcher {
     pub spec: WatchSpec,
+    /// No other watch of the hub ever has it.
+    pub serial: u64,
     /// Every event below it has been queued or delivered, or was never wanted. For a live watcher a lower bound: it has
     /// been given all that was published. For one that catches up, its place in history.
     pub next: Revision,
@@ -23,26 +55,9 @@ pub struct Watcher {
     pub progress_queued: bool,
 }
 
-impl Watcher {
-    pub fn wants(&self, kind: EventKind) -> bool {
-        match kind {
-            EventKind::Put => !self.spec.no_put,
-            EventKind::Delete => !self.spec.no_delete,
-        }
-    }
-    /// The event as this watcher sees it.
-    pub fn seen(&self, event: &Event) -> Event {
-        Event {
-            kind: event.kind,
-            kv: event.kv.clone(),
-            prev: event.prev.clone().filter(|_| self.spec.prev_kv),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub enum Queued {
-    /// Created, Canceled.
+    /// Created, Refused, Canceled.
     Answer(Delivery),
     /// A periodic progress notification.
     Progress { id: WatchId, revision: Revision },
@@ -50,16 +65,9 @@ pub enum Queued {
     Live {
         id: WatchId,
         revision: Revision,
-        events: Arc<[Event]>,
+        events: Arc<[WatchEvent]>,
         bytes: usize,
     },
-}
-
-/// The client asked for progress. Answered when everything up to `target` has been delivered to all.
-#[derive(Debug, Default)]
-pub struct ProgressRequest {
-    /// The store's revision when the request was first looked at.
-    pub target: Option<Revision>,
 }
 
 #[derive(Debug, Default)]
@@ -68,12 +76,13 @@ pub struct Stream {
     /// etcd's rule: ids count up from 0, skipping used ones, and are not reused by counting.
     next_id: i64,
     pub outbox: VecDeque<Queued>,
-    live_events: usize,
-    live_bytes: usize,
+    /// Invariant: what the outbox holds of live events.
+    live: Load,
     answers: usize,
     /// Watchers that catch up, next one first.
     pub line: VecDeque<WatchId>,
-    pub progress: Option<ProgressRequest>,
+    /// The client asked for progress; to be answered once everything up to this revision has been delivered to all.
+    pub progress: Option<Revision>,
     pub waker: Option<Waker>,
 }
 
@@ -95,8 +104,10 @@ impl Stream {
             Queued::Answer(_) => self.answers += 1,
             Queued::Progress { .. } => {}
             Queued::Live { events, bytes, .. } => {
-                self.live_events += events.len();
-                self.live_bytes += bytes;
+                self.live += Load {
+                    events: events.len(),
+                    bytes: *bytes,
+                };
             }
         }
         self.outbox.push_back(queued);
@@ -111,28 +122,41 @@ impl Stream {
             Queued::Answer(_) => self.answers -= 1,
             Queued::Progress { .. } => {}
             Queued::Live { events, bytes, .. } => {
-                self.live_events -= events.len();
-                self.live_bytes -= bytes;
+                self.live -= Load {
+                    events: events.len(),
+                    bytes: *bytes,
+                };
             }
         }
     }
 
-    /// Queues a revision for a live watcher, or sends the watcher to history when there is no room. Filters and start are
-    /// the caller's business.
+    /// The live events that wait here.
+    pub fn queued(&self) -> Load {
+        self.live
+    }
+
+    /// Queues a revision for a live watcher, or sends the watcher to history when there is no room: here, or among `all`
+    /// the streams. Filters and start are the caller's business. Says what it queued.
     pub fn offer(
         &mut self,
         id: WatchId,
         revision: Revision,
-        events: &Arc<[Event]>,
+        events: &Arc<[WatchEvent]>,
         bytes: usize,
+        all: Load,
         limits: &Limits,
-    ) {
-        let full = self.live_events > 0
-            && (self.live_events + events.len() > limits.stream_events
-                || self.live_bytes + bytes > limits.stream_bytes);
-        if full {
+    ) -> Load {
+        let more = |load: Load| (load.events + events.len(), load.bytes + bytes);
+        let (own_events, own_bytes) = more(self.live);
+        let (all_events, all_bytes) = more(all);
+        let full = own_events > limits.stream_events
+            || own_bytes > limits.stream_bytes
+            || all_events > limits.all_events
+            || all_bytes > limits.all_bytes;
+        // Who has read everything is always given the next revision, however large and however slow the others are.
+        if full && self.live.events > 0 {
             self.fall_back(id, revision);
-            return;
+            return Load::default();
         }
         if let Some(watcher) = self.watchers.get_mut(&id) {
             watcher.quiet = false;
@@ -143,6 +167,23 @@ impl Stream {
             events: events.clone(),
             bytes,
         });
+        Load {
+            events: events.len(),
+            bytes,
+        }
+    }
+
+    /// What the first in line has to read.
+    pub fn ask(&self, s: StreamId, max_revisions: usize) -> Option<Ask> {
+        let watch = *self.line.front()?;
+        let watcher = self.watchers.get(&watch)?;
+        Some(Ask {
+            subscriber: Subscriber { stream: s, watch },
+            serial: watcher.serial,
+            spec: watcher.spec.clone(),
+            from: watcher.next,
+            max_revisions,
+        })
     }
 
     /// The watcher reads history from `next` on. What is queued for it is older and is delivered first, because history is

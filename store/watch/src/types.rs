@@ -1,5 +1,7 @@
 //! What is asked of a watch and what it delivers.
-use barque_store_state::{Event, KeyRange, Revision};
+use barque_store_state::{EventKind, KeyRange, Revision};
+
+use crate::event::WatchEvent;
 
 /// A stream of a client; carries many watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +21,14 @@ pub struct WatchSpec {
     /// Periodic progress notifications when idle and synced.
     pub progress_notify: bool,
 }
+impl WatchSpec {
+    pub fn wants(&self, kind: EventKind) -> bool {
+        match kind {
+            EventKind::Put => !self.no_put,
+            EventKind::Delete => !self.no_delete,
+        }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -28,20 +38,25 @@ pub enum Delivery {
     Events {
         id: WatchId,
         revision: Revision,
-        events: Vec<Event>,
+        events: Vec<WatchEvent>,
     },
     /// Everything up to `revision` has been delivered to `id`, or to every watch of the stream where `id` is `None`.
     Progress {
         id: Option<WatchId>,
         revision: Revision,
     },
+    /// What the client asked to watch is not watched, for `reason`. In its place among the other answers: clients match them
+    /// with what they asked by order.
+    Refused { reason: String, revision: Revision },
     /// The client cancelled it.
     Canceled { id: WatchId, revision: Revision },
-    /// Its start was compacted: nothing was delivered from the gap.
+    /// Its place in history was compacted, before it started or while it caught up: nothing was delivered from the gap.
     Compacted {
         id: WatchId,
         compact_revision: Revision,
     },
+    /// This member cannot read the history the watch needs; the watch is over here, and may go on at another member.
+    Failed { id: WatchId },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,4 +65,6 @@ pub enum CreateError {
     DuplicateId,
     #[error("mvcc: watcher range is empty")]
     EmptyRange,
+    #[error("etcdserver: too many watches")]
+    TooMany,
 }

@@ -20,6 +20,10 @@ pub enum Action {
         value: u64,
         swapped: bool,
     },
+    /// `existed` is what the client was told; it means nothing when the outcome is unknown.
+    Delete {
+        existed: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,29 +178,35 @@ fn bounded(operations: &[&Operation]) -> Vec<Operation> {
     }
 }
 
-/// Leaves out what explains nothing: unknown writes whose value nobody saw and which no swap can have failed because
-/// of.
+/// Leaves out what explains nothing: unknown writes whose value nobody saw, which no swap can have failed because of and
+/// no deletion can have found.
 fn relevant(operations: &[Operation]) -> Vec<&Operation> {
     let seen: HashSet<u64> = operations
         .iter()
         .filter_map(|o| match o.action {
             Action::Get { found } => found,
             Action::Cas { expected, .. } => expected,
-            Action::Put { .. } => None,
+            Action::Put { .. } | Action::Delete { .. } => None,
         })
         .collect();
-    let last_failed_swap = operations
+    let last_hint = operations
         .iter()
-        .filter(|o| matches!(o.action, Action::Cas { swapped: false, .. }))
+        .filter(|o| {
+            matches!(
+                o.action,
+                Action::Cas { swapped: false, .. } | Action::Delete { existed: true }
+            )
+        })
         .filter_map(|o| o.returned)
         .max()
         .unwrap_or(0);
     operations
         .iter()
         .filter(|o| match o.action {
-            Action::Get { .. } => true,
+            // A deletion leaves no value by which to know it.
+            Action::Get { .. } | Action::Delete { .. } => true,
             Action::Put { value } | Action::Cas { value, .. } => {
-                o.returned.is_some() || seen.contains(&value) || o.called <= last_failed_swap
+                o.returned.is_some() || seen.contains(&value) || o.called <= last_hint
             }
         })
         .collect()
@@ -209,6 +219,9 @@ fn step(state: State, operation: &Operation) -> Option<State> {
     match operation.action {
         Action::Get { found } => (found == state).then_some(state),
         Action::Put { value } => Some(Some(value)),
+        Action::Delete { existed } => {
+            (operation.returned.is_none() || existed == state.is_some()).then_some(None)
+        }
         Action::Cas {
             expected,
             value,

@@ -279,6 +279,10 @@ impl Client {
                 self.last[register] = found;
                 return;
             }
+            Action::Delete { .. } => {
+                self.last[register] = None;
+                return;
+            }
             // Read it again before the next attempt.
             Action::Cas { swapped: false, .. } => return,
             Action::Put { value } | Action::Cas { value, .. } => value,

@@ -97,7 +97,11 @@ impl Cluster {
             heartbeat: self.heartbeat,
             election: self.election,
             progress_interval: Duration::from_secs(1),
+            space: barque_store_node::SpaceRules::default(),
             guards: self.options.guards,
+            engine: Default::default(),
+            // Next to nothing: reads go to the engine.
+            value_cache_bytes: 2 << 10,
         }
     }
 

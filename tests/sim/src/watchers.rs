@@ -176,7 +176,7 @@ impl Watcher {
                         .count(|c| c.watch_events += events.len() as u64);
                     for of_one in events.chunk_by(|a, b| a.kv.mod_revision == b.kv.mod_revision) {
                         let revision = of_one[0].kv.mod_revision.0;
-                        let changes = of_one.iter().map(change).collect();
+                        let changes = of_one.iter().map(|event| change(event)).collect();
                         seen.delivered
                             .push(Delivered::Changes { revision, changes });
                         seen.next = seen.next.max(revision + 1);

@@ -9,7 +9,7 @@ use barque_store_state::{
     Answer, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, LeaseId,
     OpResult, Outcome, Put, Range, Refusal, Revision, Txn, TxnOp,
 };
-use barque_store_watch::{Delivery, WatchSpec};
+use barque_store_watch::{Delivery, WatchEvent, WatchSpec};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -59,6 +59,7 @@ impl<E: Env> Embedded<E> {
                 asked,
                 oldest: self.store.compact_revision(),
             },
+            Refusal::Corrupt => StorageError::Corrupt(refusal.to_string()),
             Refusal::FutureRevision => StorageError::FutureRevision {
                 asked,
                 current: self.store.revision(),
@@ -274,17 +275,22 @@ pub(super) fn batches(deliveries: Vec<Delivery>) -> VecDeque<WatchBatch> {
     for delivery in deliveries {
         match delivery {
             Delivery::Created { .. } => {}
-            Delivery::Events { events: more, .. } => match out.back_mut() {
-                Some(WatchBatch::Events(events)) => events.extend(more),
-                _ => out.push_back(WatchBatch::Events(more)),
-            },
+            Delivery::Events { events: more, .. } => {
+                let more = more.into_iter().map(WatchEvent::into_event);
+                match out.back_mut() {
+                    Some(WatchBatch::Events(events)) => events.extend(more),
+                    _ => out.push_back(WatchBatch::Events(more.collect())),
+                }
+            }
             Delivery::Progress { revision, .. } => out.push_back(WatchBatch::Progress(revision)),
             Delivery::Compacted {
                 compact_revision, ..
             } => out.push_back(WatchBatch::Compacted {
                 oldest: compact_revision,
             }),
-            Delivery::Canceled { .. } => out.push_back(WatchBatch::Closed),
+            Delivery::Refused { .. } | Delivery::Canceled { .. } | Delivery::Failed { .. } => {
+                out.push_back(WatchBatch::Closed);
+            }
         }
     }
     out

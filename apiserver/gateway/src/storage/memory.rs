@@ -7,10 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use barque_store_state::{
-    ClusterTime, Command, Entry, KeyRange, LeaseId, LogIndex, Outcome, Range, Refusal, Revision,
-    State,
+    ClusterTime, Command, Entry, KeyRange, LeaseId, LogIndex, Outcome, Previous, Range, ReadError,
+    Refusal, Revision, State,
 };
-use barque_store_watch::{Hub, Limits, StreamId, WatchSpec};
+use barque_store_watch::{Hub, Limits, Step, StreamId, WatchSpec};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -58,7 +58,10 @@ impl Memory {
             time: ClusterTime(inner.index),
             commands: vec![command],
         };
-        let applied = inner.state.apply(LogIndex(inner.index), &entry);
+        let applied = inner
+            .state
+            .apply(LogIndex(inner.index), &entry, Previous::Told)
+            .map_err(|row| StorageError::Corrupt(row.to_string()))?;
         let wake = inner.hub.publish(&applied.events);
         drop(guard);
         drop(wake);
@@ -96,7 +99,10 @@ impl Storage for Memory {
                 revision: read.revision,
                 ..Range::default()
             })
-            .map_err(|refusal| Self::refusal(&inner.state, refusal, asked));
+            .map_err(|error| match error {
+                ReadError::Refused(refusal) => Self::refusal(&inner.state, refusal, asked),
+                ReadError::Unreadable(row) => StorageError::Corrupt(row.to_string()),
+            });
         let answer = result.map(|result| Rows {
             revision: asked,
             kvs: result.kvs,
@@ -200,24 +206,32 @@ impl WatchSource for MemoryWatch {
                 if let Some(batch) = self.pending.pop_front() {
                     return Poll::Ready(batch);
                 }
-                let mut deliveries = Vec::new();
                 let mut guard = self.inner.lock();
                 let inner = &mut *guard;
-                inner
-                    .hub
-                    .poll(self.stream, &inner.state, context.waker(), &mut deliveries);
+                let mut turn = inner.hub.turn();
+                let step = loop {
+                    match inner.hub.poll(self.stream, &mut turn, context.waker()) {
+                        Step::Read(ask) => {
+                            let piece = ask.read(&inner.state);
+                            inner.hub.supply(piece, &mut turn);
+                        }
+                        step => break step,
+                    }
+                };
                 drop(guard);
-                if deliveries.is_empty() {
+                if matches!(step, Step::Sleep) {
                     return Poll::Pending;
                 }
-                self.pending = batches(deliveries);
+                self.pending = batches(turn.deliveries);
             }
         })
         .boxed()
     }
 
     fn request_progress(&mut self) {
-        self.inner.lock().hub.request_progress(self.stream);
+        let mut inner = self.inner.lock();
+        let current = inner.state.revision();
+        inner.hub.request_progress(self.stream, current);
     }
 }
 

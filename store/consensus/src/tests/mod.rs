@@ -40,7 +40,12 @@ impl Book {
 }
 
 impl Machine for Book {
-    fn apply(&self, index: LogIndex, term: u64, entry: Option<&Entry>) -> Vec<Outcome> {
+    fn apply(
+        &self,
+        index: LogIndex,
+        term: u64,
+        entry: Option<&Entry>,
+    ) -> Result<Vec<Outcome>, String> {
         let mut applied = self.applied.lock();
         let last = applied.last().map_or(0, |(index, _, _)| *index);
         assert_eq!(index.0, last + 1, "entries are applied without a gap");
@@ -60,7 +65,7 @@ impl Machine for Book {
             })
             .collect();
         applied.push((index.0, term, keys));
-        outcomes
+        Ok(outcomes)
     }
 }
 
@@ -151,6 +156,7 @@ pub fn config(member: u64, peers: &[(u64, String)], dir: PathBuf) -> Config {
         heartbeat: Duration::from_millis(50),
         election: Duration::from_millis(500),
         guards: Guards::default(),
+        restored: None,
     }
 }
 

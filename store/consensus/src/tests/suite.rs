@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::Machine;
 use crate::limits::READ_CHUNK_BYTES;
 use crate::log_store::LogStore;
-use crate::machine::Applier;
+use crate::machine::{Applier, Persisted};
 use crate::types::{Data, LogEntry, Payload, Types, Vote, log_id};
 
 type C = Types<RealEnv>;
@@ -30,8 +30,8 @@ impl Machine for Anything {
         _: barque_store_state::LogIndex,
         _: u64,
         _: Option<&barque_store_state::Entry>,
-    ) -> Vec<barque_store_state::Outcome> {
-        Vec::new()
+    ) -> Result<Vec<barque_store_state::Outcome>, String> {
+        Ok(Vec::new())
     }
 }
 
@@ -47,7 +47,12 @@ impl StoreBuilder<C, Store, Applier, TempDir> for Free {
     async fn build(&self) -> Result<(TempDir, Store, Applier), StorageError<C>> {
         let dir = TempDir::new().expect("a directory");
         let store = open(&dir).await;
-        let applier = Applier::new(Arc::new(Anything), watch::channel(0).0);
+        let applier = Applier::new(
+            Arc::new(Anything),
+            watch::channel(0).0,
+            None,
+            Persisted::default(),
+        );
         Ok((dir, store, applier))
     }
 }

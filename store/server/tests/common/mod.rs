@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use barque_proto::etcdserverpb as pb;
 use barque_store_env::real::{RealDisk, RealEnv, RealNet};
-use barque_store_node::{Config as StoreConfig, Store};
+use barque_store_node::{Config as StoreConfig, SpaceRules, Store};
 use barque_store_server::{Config, EtcdFront, Handle};
 use pb::kv_client::KvClient;
 use tempfile::TempDir;
@@ -38,6 +38,10 @@ fn free_port() -> u16 {
 
 /// A member of a cluster of `members`, of which only this one runs.
 pub async fn start(members: usize) -> Server {
+    start_with(members, SpaceRules::default()).await
+}
+
+pub async fn start_with(members: usize, space: SpaceRules) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let peers: Vec<u16> = (0..members).map(|_| free_port()).collect();
     let initial_cluster: BTreeMap<_, _> = peers
@@ -57,7 +61,10 @@ pub async fn start(members: usize) -> Server {
             heartbeat: Duration::from_millis(50),
             election,
             progress_interval: Duration::from_millis(200),
+            space,
             guards: barque_store_consensus::Guards::default(),
+            engine: Default::default(),
+            value_cache_bytes: 1 << 20,
         },
         RealDisk,
         RealNet::plain(),
@@ -117,6 +124,18 @@ pub fn prefix(key: &str) -> pb::RangeRequest {
         range_end: end.into(),
         ..get(key)
     }
+}
+
+/// The whole answer to a plain HTTP request, head included.
+pub async fn http(url: &str, request_line: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = url.strip_prefix("http://").unwrap();
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    text
 }
 
 /// Code and text of a refusal.

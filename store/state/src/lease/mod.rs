@@ -27,6 +27,8 @@ pub struct Lessor {
     deadlines: BTreeSet<(ClusterTime, LeaseId)>,
     /// Over (id, ttl, deadline) of every lease. Attachments follow from the rows and need no digest.
     digest: Digest,
+    /// Granted, renewed or gone since the last batch was begun.
+    pub(crate) changed: BTreeSet<LeaseId>,
 }
 
 fn element(id: LeaseId, lease: &Lease) -> u64 {
@@ -59,10 +61,24 @@ impl Lessor {
             deadline: deadline(now, ttl_s),
             keys: BTreeSet::new(),
         };
+        self.insert(id, lease);
+        self.changed.insert(id);
+        Ok(())
+    }
+    fn insert(&mut self, id: LeaseId, lease: Lease) {
         self.digest.add(element(id, &lease));
         self.deadlines.insert((lease.deadline, id));
         self.leases.insert(id, lease);
-        Ok(())
+    }
+    /// As it was persisted; its keys are attached one by one.
+    pub fn restore(&mut self, id: LeaseId, ttl_s: u64, deadline: ClusterTime) {
+        let keys = BTreeSet::new();
+        let lease = Lease {
+            ttl_s,
+            deadline,
+            keys,
+        };
+        self.insert(id, lease);
     }
     /// The TTL it has again, or `None` where there is no such lease. A lease past its deadline that nobody has ended yet
     /// is renewed: the leader's expiry then loses.
@@ -74,6 +90,7 @@ impl Lessor {
         lease.deadline = lease.deadline.max(deadline(now, lease.ttl_s));
         self.deadlines.insert((lease.deadline, id));
         self.digest.add(element(id, lease));
+        self.changed.insert(id);
         Some(lease.ttl_s)
     }
     /// Takes the lease away and hands out its keys, sorted.
@@ -81,6 +98,7 @@ impl Lessor {
         let lease = self.leases.remove(&id)?;
         self.digest.remove(element(id, &lease));
         self.deadlines.remove(&(lease.deadline, id));
+        self.changed.insert(id);
         Some(lease.keys)
     }
     pub fn attach(&mut self, id: LeaseId, key: &Bytes) {

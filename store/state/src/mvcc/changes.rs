@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::index::RowId;
-use super::store::{Row, Store};
+use super::store::{Store, is_tombstone};
+use crate::archive::ReadError;
 use crate::command::Refusal;
-use crate::limits::{CHANGES_BYTES_MAX, CHANGES_ROWS_MAX};
-use crate::types::{Event, EventKind, KeyRange, KeyValue, Revision, RevisionEvents};
+use crate::limits::{CHANGES_BYTES_MAX, CHANGES_ROWS_MAX, CHANGES_SLICE_ROWS};
+use crate::types::{Event, EventKind, KeyRange, KeyValue, Revision, RevisionEvents, RowId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
@@ -46,19 +46,15 @@ impl Gather {
         self.rows += 1;
         true
     }
-    fn push(&mut self, row: &Row, prev: Option<Arc<KeyValue>>) {
-        let kind = if row.is_tombstone() {
+    fn push(&mut self, kv: Arc<KeyValue>, prev: Option<Arc<KeyValue>>) {
+        let kind = if is_tombstone(&kv) {
             EventKind::Delete
         } else {
             EventKind::Put
         };
-        self.bytes += row.kv.key.len() + row.kv.value.len();
+        self.bytes += kv.key.len() + kv.value.len();
         self.bytes += prev.as_ref().map_or(0, |prev| prev.value.len());
-        self.events.push(Event {
-            kind,
-            kv: row.kv.clone(),
-            prev,
-        });
+        self.events.push(Event { kind, kv, prev });
     }
     fn close(&mut self) {
         if !self.events.is_empty() {
@@ -83,9 +79,9 @@ impl Store {
         range: &KeyRange,
         from: Revision,
         max_revisions: usize,
-    ) -> Result<Changes, Refusal> {
+    ) -> Result<Changes, ReadError> {
         if self.compacted.is_some_and(|compacted| from < compacted) {
-            return Err(Refusal::Compacted);
+            return Err(Refusal::Compacted.into());
         }
         let mut gather = Gather {
             revisions: Vec::new(),
@@ -100,27 +96,45 @@ impl Store {
         let end = from.max(Revision(self.revision.0 + 1));
         if range.is_point() {
             // One key's history is short, whatever else was written.
-            let versions = self.index.keys.get(&range.key).map_or(&[][..], |history| {
-                let start = history.versions.partition_point(|v| v.id.main < from);
-                &history.versions[start..]
-            });
-            for version in versions {
+            let Some((key, history)) = self.index.keys.get_key_value(&range.key) else {
+                return Ok(gather.finish(end));
+            };
+            let start = history.versions.partition_point(|v| v.id.main < from);
+            for version in &history.versions[start..] {
                 if !gather.admit(version.id.main) {
                     return Ok(gather.finish(version.id.main));
                 }
-                let prev = self.before(&range.key, version.id.main);
-                gather.push(&self.rows[&version.id], prev);
+                let prev = self.before(key, version.id.main)?;
+                gather.push(self.row(key, version)?, prev);
             }
             return Ok(gather.finish(end));
         }
-        for (id, row) in self.rows.range(RowId::first_of(from)..) {
-            if !gather.admit(id.main) {
-                return Ok(gather.finish(id.main));
-            }
-            if range.contains(&row.kv.key) {
-                gather.push(row, self.before(&row.kv.key, id.main));
+        let mut next = RowId::first_of(from);
+        loop {
+            let rows = self.scan(next, CHANGES_SLICE_ROWS, CHANGES_BYTES_MAX)?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(gather.finish(end));
+            };
+            next = last.next();
+            for (id, row) in rows {
+                if !gather.admit(id.main) {
+                    return Ok(gather.finish(id.main));
+                }
+                if range.contains(&row.key) && self.holds(id, &row) {
+                    let prev = self.before(&row.key, id.main)?;
+                    gather.push(row, prev);
+                }
             }
         }
-        Ok(gather.finish(end))
+    }
+
+    /// Whether compaction has left the row: one that it took may still be found in the archive.
+    fn holds(&self, id: RowId, row: &KeyValue) -> bool {
+        self.compacted.is_none_or(|compacted| id.main > compacted)
+            || self
+                .index
+                .keys
+                .get(&row.key)
+                .is_some_and(|history| history.holds(id))
     }
 }

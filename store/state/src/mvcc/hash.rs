@@ -3,10 +3,11 @@
 //! Of the rows at or before the compaction those count that a compaction at the asked revision would leave alive, and no
 //! tombstones; when nothing at all was alive then, every one that is still held counts (measured, and in etcd's source).
 
-use super::index::RowId;
-use super::store::{Row, Store};
+use super::store::{Store, is_tombstone};
+use crate::archive::ReadError;
 use crate::command::Refusal;
-use crate::types::Revision;
+use crate::limits::HASH_BYTES;
+use crate::types::{KeyValue, Revision, RowId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKv {
@@ -29,7 +30,7 @@ pub struct HashRun {
 }
 
 impl Store {
-    pub fn hash_kv(&self, at: Option<Revision>) -> Result<HashKv, Refusal> {
+    pub fn hash_kv(&self, at: Option<Revision>) -> Result<HashKv, ReadError> {
         let mut run = self.hash_begin(at)?;
         loop {
             if let Some(hash) = self.hash_on(&mut run, usize::MAX)? {
@@ -53,39 +54,49 @@ impl Store {
 
     /// Goes on with so many rows; the hash, if they were the last. What is written between two calls is beyond the
     /// revision; a compaction between them begins it anew.
-    pub fn hash_on(&self, run: &mut HashRun, rows: usize) -> Result<Option<HashKv>, Refusal> {
+    pub fn hash_on(&self, run: &mut HashRun, rows: usize) -> Result<Option<HashKv>, ReadError> {
         if self.compacted != run.compacted {
             *run = self.hash_begin(Some(run.at))?;
         }
-        let beyond = RowId::first_of(Revision(run.at.0.saturating_add(1)));
         let mut scratch = Vec::new();
         let mut left = rows;
-        for (id, row) in self.rows.range(run.next..beyond) {
-            if left == 0 {
-                run.next = *id;
-                return Ok(None);
+        while left > 0 {
+            let slice = self.scan(run.next, left, HASH_BYTES)?;
+            left -= slice.len();
+            let ended = slice.is_empty();
+            for (id, row) in slice {
+                if id.main > run.at {
+                    return Ok(Some(self.hash_of(run)));
+                }
+                run.next = id.next();
+                // What compaction has left, whether or not the rest is gone by now.
+                if let Some(compacted) = self.compacted.filter(|compacted| id.main <= *compacted)
+                    && (is_tombstone(&row)
+                        || !self.kept(id, &row, if run.any_alive { run.at } else { compacted }))
+                {
+                    continue;
+                }
+                run.hash = append(run.hash, id, &row, &mut scratch);
             }
-            left -= 1;
-            // What compaction has left, whether or not the rest is gone by now.
-            if let Some(compacted) = self.compacted.filter(|compacted| id.main <= *compacted)
-                && (row.is_tombstone()
-                    || !self.kept(*id, row, if run.any_alive { run.at } else { compacted }))
-            {
-                continue;
+            if ended {
+                return Ok(Some(self.hash_of(run)));
             }
-            run.hash = append(run.hash, *id, row, &mut scratch);
         }
-        Ok(Some(HashKv {
+        Ok(None)
+    }
+
+    fn hash_of(&self, run: &HashRun) -> HashKv {
+        HashKv {
             revision: run.at,
             compact_revision: self.compacted.unwrap_or_default(),
             compacted: self.compacted.is_some(),
             hash: run.hash,
-        }))
+        }
     }
 
     /// Whether the row is its key's state at `at`.
-    fn kept(&self, id: RowId, row: &Row, at: Revision) -> bool {
-        let history = self.index.keys.get(&row.kv.key);
+    fn kept(&self, id: RowId, row: &KeyValue, at: Revision) -> bool {
+        let history = self.index.keys.get(&row.key);
         history
             .and_then(|history| history.alive_at(at))
             .map(|v| v.id)
@@ -93,18 +104,17 @@ impl Store {
     }
 }
 
-fn append(hash: u32, id: RowId, row: &Row, scratch: &mut Vec<u8>) -> u32 {
-    let kv = &row.kv;
+fn append(hash: u32, id: RowId, kv: &KeyValue, scratch: &mut Vec<u8>) -> u32 {
     scratch.clear();
     scratch.extend_from_slice(&id.main.0.to_be_bytes());
     scratch.push(b'_');
     scratch.extend_from_slice(&u64::from(id.sub).to_be_bytes());
-    if row.is_tombstone() {
+    if is_tombstone(kv) {
         scratch.push(b't');
     }
     length_delimited(scratch, 1, kv.key.len());
     scratch.extend_from_slice(&kv.key);
-    if row.is_tombstone() {
+    if is_tombstone(kv) {
         // etcd's tombstone is a KeyValue with a key only.
         return crc32c::crc32c_append(hash, scratch);
     }

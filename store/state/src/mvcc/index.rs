@@ -1,41 +1,76 @@
 //! The key index: key → its versions, oldest first. A tombstone ends a generation; what follows it begins the next.
-//! Promise: the newest state of a key is found without looking at its history.
-//! Not here: values of old versions (`store` has the rows).
+//! Promise: everything about a key's newest state but its value is here, so that only values are ever read from disk.
+//! Not here: which rows are in memory (`cache`), where the others are (`archive`).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
-use crate::types::{KeyRange, KeyValue, Revision};
+use crate::types::{KeyRange, KeyValue, LeaseId, Revision, RowId};
 
-/// The place of a row: the transaction's revision, and which of its operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RowId {
-    pub main: Revision,
-    pub sub: u32,
+/// One row of a key, and the row itself when it is in memory.
+#[derive(Debug)]
+pub struct Version {
+    pub id: RowId,
+    /// Of the whole row (`digest::row`): what is read from disk must have it.
+    pub digest: u64,
+    pub value_len: u32,
+    pub tombstone: bool,
+    /// Read since the cache's hand last passed.
+    used: AtomicBool,
+    row: OnceLock<Arc<KeyValue>>,
 }
-impl RowId {
-    /// Before every row of `main`.
-    pub fn first_of(main: Revision) -> Self {
-        RowId { main, sub: 0 }
+
+impl Version {
+    pub fn new(id: RowId, digest: u64, value_len: u32, tombstone: bool) -> Self {
+        Version {
+            id,
+            digest,
+            value_len,
+            tombstone,
+            used: AtomicBool::new(false),
+            row: OnceLock::new(),
+        }
+    }
+    /// The row, if it is in memory.
+    pub fn resident(&self) -> Option<&Arc<KeyValue>> {
+        let row = self.row.get()?;
+        // Asked first: a write to a shared line costs more than a read.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        Some(row)
+    }
+    /// Keeps the row in memory. False: it was there already.
+    pub fn keep(&self, row: Arc<KeyValue>) -> bool {
+        self.row.set(row).is_ok()
+    }
+    /// The cache's hand passes: a row that was used stays this time, another one goes.
+    pub fn pass(&mut self) -> Option<Arc<KeyValue>> {
+        if std::mem::take(self.used.get_mut()) {
+            return None;
+        }
+        self.row.take()
+    }
+    /// Takes the row out of memory whether used or not.
+    pub fn take(&mut self) -> Option<Arc<KeyValue>> {
+        self.row.take()
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    pub id: RowId,
-    pub tombstone: bool,
-}
-
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct KeyHistory {
     /// Ascending, never empty between operations. Compaction shortens it from the front.
-    pub versions: Vec<Version>,
-    /// The newest version's row; `None` when that is a tombstone.
-    pub latest: Option<Arc<KeyValue>>,
+    pub versions: SmallVec<[Version; 1]>,
+    /// Of the newest version; without meaning when that is a tombstone.
+    pub create_revision: Revision,
+    pub version: u64,
+    pub lease: LeaseId,
 }
 
 impl KeyHistory {
@@ -50,14 +85,27 @@ impl KeyHistory {
             .checked_sub(1)
     }
     /// The newest version at or before `at` if the key was alive then.
-    pub fn alive_at(&self, at: Revision) -> Option<Version> {
+    pub fn alive_at(&self, at: Revision) -> Option<&Version> {
         self.at(at)
-            .map(|i| self.versions[i])
+            .map(|i| &self.versions[i])
             .filter(|v| !v.tombstone)
+    }
+    /// The newest version if the key is alive.
+    pub fn alive(&self) -> Option<&Version> {
+        self.versions.last().filter(|v| !v.tombstone)
+    }
+    pub fn holds(&self, id: RowId) -> bool {
+        self.versions.binary_search_by_key(&id, |v| v.id).is_ok()
+    }
+    /// Makes `kv` what the newest version is described by.
+    pub fn describe(&mut self, kv: &KeyValue) {
+        self.create_revision = kv.create_revision;
+        self.version = kv.version;
+        self.lease = kv.lease;
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Index {
     pub keys: BTreeMap<Bytes, KeyHistory>,
 }

@@ -1,12 +1,12 @@
 //! HashKV against figures read off a real etcd 3.5.16 (`etcdctl endpoint hashkv` after the same requests).
 
 use super::*;
-use crate::{Txn, TxnOp};
+use crate::{ReadError, Txn, TxnOp};
 
 fn hash(member: &Member) -> u32 {
     member.state.hash_kv(None).expect("current").hash
 }
-fn hash_at(member: &Member, at: u64) -> Result<u32, Refusal> {
+fn hash_at(member: &Member, at: u64) -> Result<u32, ReadError> {
     member.state.hash_kv(Some(Revision(at))).map(|h| h.hash)
 }
 fn ops(ops: Vec<TxnOp>) -> Command {
@@ -41,10 +41,10 @@ fn equals_etcd_through_puts_leases_compactions_and_emptiness() {
     for (i, expected) in by_revision.into_iter().enumerate() {
         assert_eq!(hash_at(&m, i as u64 + 1), Ok(expected));
     }
-    assert_eq!(hash_at(&m, 7), Err(Refusal::FutureRevision));
+    assert_eq!(hash_at(&m, 7), Err(Refusal::FutureRevision.into()));
     m.ok(compact(5));
     assert_eq!(hash(&m), 1769931309);
-    assert_eq!(hash_at(&m, 4), Err(Refusal::Compacted));
+    assert_eq!(hash_at(&m, 4), Err(Refusal::Compacted.into()));
     for (i, key) in ["sz", "sy", "sx", "sw", "sv"].into_iter().enumerate() {
         m.ok(put(key, &i.to_string()));
     }

@@ -1,18 +1,21 @@
 //! Tests of the state machine as a whole, and what they share.
 
+mod alarms;
 mod hash_kv;
 mod leases;
 mod model;
+mod persist;
 mod random;
 mod semantics;
 mod sweep;
+mod txn_refusals;
 mod wire;
 
 use bytes::Bytes;
 
 use crate::{
     Answer, Applied, ClusterTime, Command, DeleteRange, Entry, KeyRange, LeaseId, LogIndex,
-    Outcome, Put, Range, Refusal, Revision, State,
+    Outcome, Previous, Put, Range, Refusal, Revision, State,
 };
 
 /// A state that is given entries by a member that counts.
@@ -34,7 +37,10 @@ impl Member {
             time: self.now,
             commands,
         };
-        let applied = self.state.apply(index, &entry);
+        let applied = self
+            .state
+            .apply(index, &entry, Previous::Told)
+            .expect("a row cannot be read");
         assert_eq!(
             self.state.store.verify(),
             self.state.lessor.attachments(),

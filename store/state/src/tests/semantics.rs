@@ -384,15 +384,15 @@ fn compaction_keeps_what_reads_from_it_on_can_see() {
     let bytes = m.state.live_bytes();
     m.ok(compact(5));
     assert!(m.state.live_bytes() < bytes);
-    assert_eq!(rows(&m, 4), Err(Refusal::Compacted));
+    assert_eq!(rows(&m, 4), Err(Refusal::Compacted.into()));
     assert_eq!(rows(&m, 5), Ok(vec![5, 6]), "the delete at the compaction");
     let at = |revision| Range {
         revision: Some(Revision(revision)),
         ..range_of("\0", "\0")
     };
     assert_eq!(m.values(&at(5)), ["a=2"]);
-    assert_eq!(m.state.range(&at(4)), Err(Refusal::Compacted));
-    assert_eq!(m.state.range(&at(7)), Err(Refusal::FutureRevision));
+    assert_eq!(m.state.range(&at(4)), Err(Refusal::Compacted.into()));
+    assert_eq!(m.state.range(&at(7)), Err(Refusal::FutureRevision.into()));
     assert_eq!(m.refused(compact(5)), Refusal::Compacted);
     assert_eq!(m.refused(compact(7)), Refusal::FutureRevision);
     m.ok(compact(6));

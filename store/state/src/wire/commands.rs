@@ -1,5 +1,6 @@
 //! Commands ⇄ their messages.
 
+use super::alarms::{alarm_from_pb, alarm_to_pb, cause_code, cause_from, kind_code, kind_from};
 use super::pb;
 use super::{WireError, all, known};
 use crate::command::*;
@@ -35,6 +36,12 @@ pub fn to_pb(command: &Command) -> pb::Command {
             client_urls: client_urls.clone(),
             incarnation: *incarnation,
         }),
+        Command::AlarmRaise(alarm) => Kind::AlarmRaise(alarm_to_pb(alarm)),
+        Command::AlarmClear { kind, member, only } => Kind::AlarmClear(pb::Alarm {
+            kind: kind_code(*kind),
+            member: member.0,
+            cause: only.map_or(0, cause_code),
+        }),
     };
     pb::Command { kind: Some(kind) }
 }
@@ -65,6 +72,15 @@ pub fn from_pb(command: pb::Command) -> Result<Command, WireError> {
             name: publish.name,
             client_urls: publish.client_urls,
             incarnation: publish.incarnation,
+        },
+        Kind::AlarmRaise(alarm) => Command::AlarmRaise(alarm_from_pb(alarm)?),
+        Kind::AlarmClear(clear) => Command::AlarmClear {
+            kind: kind_from(clear.kind)?,
+            member: MemberId(clear.member),
+            only: match clear.cause {
+                0 => None,
+                cause => Some(cause_from(cause)?),
+            },
         },
     })
 }

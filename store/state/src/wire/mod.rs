@@ -3,6 +3,7 @@
 //! shares the given buffer instead of copying it.
 //! Not here: checksums and framing (the log's and the transport's).
 
+mod alarms;
 mod commands;
 mod outcomes;
 mod pb;

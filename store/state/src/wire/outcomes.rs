@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::alarms::{alarm_from_pb, alarm_to_pb};
 use super::pb;
 use super::{WireError, all, known};
 use crate::command::*;
@@ -30,6 +31,9 @@ pub fn to_pb(outcome: &Outcome) -> pb::Outcome {
         }),
         Ok(Answer::LeaseExpired { removed }) => Kind::LeaseExpired(*removed),
         Ok(Answer::Published) => Kind::Published(pb::Nothing {}),
+        Ok(Answer::Alarms(alarms)) => Kind::Alarms(pb::Alarms {
+            alarms: alarms.iter().map(alarm_to_pb).collect(),
+        }),
     };
     pb::Outcome {
         revision: outcome.revision.0,
@@ -64,6 +68,7 @@ pub fn from_pb(outcome: pb::Outcome) -> Result<Outcome, WireError> {
         }),
         Kind::LeaseExpired(removed) => Ok(Answer::LeaseExpired { removed }),
         Kind::Published(_) => Ok(Answer::Published),
+        Kind::Alarms(alarms) => Ok(Answer::Alarms(all(alarms.alarms, alarm_from_pb)?)),
     };
     Ok(Outcome {
         revision: Revision(outcome.revision),
@@ -85,6 +90,8 @@ fn refusal_code(refusal: &Refusal) -> u32 {
         Refusal::LeaseNotFound => 9,
         Refusal::LeaseExists => 10,
         Refusal::LeaseTtlTooLarge => 11,
+        Refusal::NoSpace => 12,
+        Refusal::Corrupt => 13,
     }
 }
 
@@ -101,6 +108,8 @@ fn refusal(code: u32) -> Result<Refusal, WireError> {
         9 => Refusal::LeaseNotFound,
         10 => Refusal::LeaseExists,
         11 => Refusal::LeaseTtlTooLarge,
+        12 => Refusal::NoSpace,
+        13 => Refusal::Corrupt,
         other => return Err(WireError::malformed(format!("refusal {other}"))),
     })
 }

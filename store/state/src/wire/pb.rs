@@ -19,7 +19,7 @@ pub struct Commands {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Command {
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: Option<CommandKind>,
 }
 
@@ -45,6 +45,27 @@ pub enum CommandKind {
     LeaseExpire(LeaseExpire),
     #[prost(message, tag = "9")]
     MemberPublish(MemberPublish),
+    #[prost(message, tag = "10")]
+    AlarmRaise(Alarm),
+    #[prost(message, tag = "11")]
+    AlarmClear(Alarm),
+}
+
+/// Kind 0 NOSPACE, 1 CORRUPT; cause 1 operator, 2 quota, 3 disk, and 0 for any in a clear.
+#[derive(Clone, PartialEq, Message)]
+pub struct Alarm {
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    #[prost(uint64, tag = "2")]
+    pub member: u64,
+    #[prost(uint32, tag = "3")]
+    pub cause: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Alarms {
+    #[prost(message, repeated, tag = "1")]
+    pub alarms: Vec<Alarm>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -199,7 +220,7 @@ pub struct Outcomes {
 pub struct Outcome {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
-    #[prost(oneof = "Result", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Result", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub result: Option<Result>,
 }
 
@@ -227,6 +248,8 @@ pub enum Result {
     LeaseExpired(bool),
     #[prost(message, tag = "11")]
     Published(Nothing),
+    #[prost(message, tag = "12")]
+    Alarms(Alarms),
 }
 
 #[derive(Clone, PartialEq, Message)]

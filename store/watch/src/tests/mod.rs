@@ -1,7 +1,9 @@
 //! Tests of the hub over a real state, and what they share.
 
+mod catch_up;
 mod random;
 mod rules;
+mod sharing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +56,10 @@ impl Member {
             time: ClusterTime(0),
             commands: vec![command],
         };
-        self.state.apply(index, &entry).events
+        let applied = self
+            .state
+            .apply(index, &entry, barque_store_state::Previous::Told);
+        applied.expect("nothing is read from disk").events
     }
     pub fn write(&mut self, command: Command) {
         let events = self.apply(command);
@@ -64,13 +69,29 @@ impl Member {
         let current = self.state.revision();
         self.hub.create(s, None, spec, current).expect("created")
     }
-    /// One poll.
+    pub fn ask_progress(&mut self, s: StreamId) {
+        self.hub.request_progress(s, self.state.revision());
+    }
+    /// One turn.
     pub fn poll(&mut self, s: StreamId) -> Vec<Delivery> {
-        let mut out = Vec::new();
         let waker = Waker::from(self.flag.clone());
-        let delivered = self.hub.poll(s, &self.state, &waker, &mut out);
-        assert_eq!(delivered, !out.is_empty());
-        out
+        let mut turn = self.hub.turn();
+        loop {
+            match self.hub.poll(s, &mut turn, &waker) {
+                Step::Send => {
+                    assert!(!turn.deliveries.is_empty());
+                    return turn.deliveries;
+                }
+                Step::Sleep => {
+                    assert!(turn.deliveries.is_empty());
+                    return Vec::new();
+                }
+                Step::Read(ask) => {
+                    let piece = ask.read(&self.state);
+                    self.hub.supply(piece, &mut turn);
+                }
+            }
+        }
     }
     /// Polls until nothing comes and no poll is asked for.
     pub fn drain(&mut self, s: StreamId) -> Vec<Delivery> {

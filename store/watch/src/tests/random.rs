@@ -1,9 +1,10 @@
 //! Random clients over a random history: every watcher is told exactly the events it should be, in order, once, whatever
-//! its client's pace, whatever is compacted, and however late the hub hears of what was applied.
+//! its client's pace, whatever is compacted, however late the hub hears of what was applied, and whatever happens between
+//! asking for history, reading it, and handing it in.
 
 use std::collections::BTreeMap;
 
-use barque_store_state::{Event, EventKind};
+use barque_store_state::Event;
 
 use super::*;
 
@@ -37,6 +38,15 @@ struct Client {
     /// Its last poll brought nothing, and it has not been woken since.
     asleep: bool,
     progress_asked: bool,
+    /// Its turn, where one has begun.
+    turn: Option<(Turn, Reading)>,
+}
+
+/// How far a turn is with a piece of history.
+enum Reading {
+    No,
+    Asked(Ask),
+    Done(Piece),
 }
 
 impl Client {
@@ -55,6 +65,12 @@ struct World {
     /// Applied, not yet published.
     unpublished: Vec<RevisionEvents>,
     clients: BTreeMap<StreamId, Client>,
+    /// Pieces that are, or will be, handed in by somebody else too.
+    copies: Vec<(StreamId, Piece)>,
+    /// Times that something was published between asking for history and handing it in; that rows before a change were
+    /// left out.
+    races: usize,
+    left_out: usize,
     /// Deliveries seen, by kind, to see that the test tests something.
     seen: [usize; 6],
 }
@@ -65,8 +81,11 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let limits = Limits {
+            watches: 1_000,
             stream_events: 1 + dice.below(12) as usize,
             stream_bytes: 1 + dice.below(60) as usize,
+            all_events: 1 + dice.below(20) as usize,
+            all_bytes: 1 + dice.below(100) as usize,
             poll_events: 1 + dice.below(6) as usize,
             poll_bytes: 1 + dice.below(60) as usize,
             catch_up_revisions: 1 + dice.below(6) as usize,
@@ -80,6 +99,9 @@ impl World {
             history: Vec::new(),
             unpublished: Vec::new(),
             clients: BTreeMap::new(),
+            copies: Vec::new(),
+            races: 0,
+            left_out: 0,
             seen: [0; 6],
         };
         // Some members have a past before their hub begins.
@@ -88,6 +110,10 @@ impl World {
                 world.write();
             }
             world.unpublished.clear();
+            // And some hubs are not told so.
+            if world.dice.one_in(2) {
+                world.m.hub = Hub::after(limits, world.m.state.revision());
+            }
         }
         for _ in 0..3 {
             let s = world.m.hub.open();
@@ -121,15 +147,39 @@ impl World {
                 put(key, &self.dice.below(1000).to_string())
             }
         };
-        let events = self.m.apply(command);
+        let at_once = self.unpublished.is_empty() && self.dice.one_in(3);
+        let leave_out = at_once && !self.m.hub.wants_previous();
+        let mut events = self.m.apply(command);
         self.history.extend(events.clone());
-        self.unpublished.extend(events);
+        if leave_out {
+            for revision in &mut events {
+                self.left_out += revision.events.iter().filter(|e| e.prev.is_some()).count();
+                let bare = |event: &Event| Event {
+                    prev: None,
+                    ..event.clone()
+                };
+                revision.events = revision.events.iter().map(bare).collect();
+            }
+        }
+        if at_once {
+            self.tell(&events);
+        } else {
+            self.unpublished.extend(events);
+        }
+    }
+
+    fn tell(&mut self, events: &[RevisionEvents]) {
+        let readers = self.clients.values();
+        let reading =
+            readers.filter(|c| matches!(c.turn, Some((_, Reading::Asked(_) | Reading::Done(_)))));
+        self.races += reading.count() * usize::from(!events.is_empty());
+        self.m.hub.publish(events);
     }
 
     fn publish(&mut self) {
         let n = self.dice.below(self.unpublished.len() as u64 + 1) as usize;
         let events: Vec<_> = self.unpublished.drain(..n).collect();
-        self.m.hub.publish(&events);
+        self.tell(&events);
     }
 
     fn step(&mut self) {
@@ -144,22 +194,49 @@ impl World {
                     .apply(compact(low.0 + self.dice.below(high.0 + 1 - low.0)));
             }
             11 if self.dice.one_in(4) => {
-                // The state came another way: the hub hears of a later revision next.
+                // The state came another way: the hub hears so, or hears of a later revision next.
                 self.unpublished.clear();
+                if self.dice.one_in(2) {
+                    self.m.hub.jump(self.m.state.revision());
+                }
             }
             12 | 13 => self.create(s),
             14 if self.dice.one_in(3) => self.cancel(s),
             15 => {
-                self.m.hub.request_progress(s);
+                self.m.ask_progress(s);
                 let client = self.clients.get_mut(&s).unwrap();
                 client.progress_asked |= client.watches.values().any(|told| !told.cancelled);
             }
             16 => {
                 self.m.hub.tick_progress(self.m.state.revision());
             }
+            17 => self.hand_in_a_copy(),
             _ => self.poll(s),
         }
         self.sleepers_miss_nothing();
+        self.sums_are_right();
+    }
+
+    fn sums_are_right(&self) {
+        let hub = &self.m.hub;
+        let mut queued = crate::stream::Load::default();
+        let mut with_prev = 0;
+        for stream in hub.streams.values() {
+            queued += stream.queued();
+            with_prev += stream.watchers.values().filter(|w| w.spec.prev_kv).count();
+            for (id, watcher) in &stream.watchers {
+                let in_line = stream.line.iter().filter(|other| *other == id).count();
+                assert_eq!(
+                    in_line,
+                    usize::from(watcher.catching_up),
+                    "seed {}",
+                    self.seed
+                );
+            }
+        }
+        assert_eq!(hub.queued, queued, "seed {}", self.seed);
+        assert_eq!(hub.wants_previous(), with_prev > 0, "seed {}", self.seed);
+        assert!(hub.published <= hub.known);
     }
 
     fn create(&mut self, s: StreamId) {
@@ -223,15 +300,62 @@ impl World {
         }
     }
 
+    /// One step of a client's turn: a poll of the hub, a read, or handing in what was read.
     fn poll(&mut self, s: StreamId) {
         let client = self.clients.get_mut(&s).unwrap();
-        let mut out = Vec::new();
-        client.flag.take();
-        let waker = Waker::from(client.flag.clone());
-        let delivered = self.m.hub.poll(s, &self.m.state, &waker, &mut out);
-        assert_eq!(delivered, !out.is_empty());
-        client.asleep = !delivered;
-        for delivery in out {
+        let (mut turn, reading) = client
+            .turn
+            .take()
+            .unwrap_or_else(|| (self.m.hub.turn(), Reading::No));
+        let next = match reading {
+            Reading::No => {
+                client.flag.take();
+                let waker = Waker::from(client.flag.clone());
+                match self.m.hub.poll(s, &mut turn, &waker) {
+                    Step::Read(ask) => Some(Reading::Asked(ask)),
+                    Step::Send => None,
+                    Step::Sleep => {
+                        client.asleep = true;
+                        None
+                    }
+                }
+            }
+            Reading::Asked(ask) => {
+                let piece = ask.read(&self.m.state);
+                if self.dice.one_in(4) && self.copies.len() < 20 {
+                    self.copies.push((s, piece.clone()));
+                }
+                Some(Reading::Done(piece))
+            }
+            Reading::Done(piece) => {
+                self.m.hub.supply(piece, &mut turn);
+                Some(Reading::No)
+            }
+        };
+        let deliveries = std::mem::take(&mut turn.deliveries);
+        let client = self.clients.get_mut(&s).unwrap();
+        client.asleep &= deliveries.is_empty() && next.is_none();
+        // Now and then a turn is given up in the middle: what was asked is never handed in.
+        client.turn = next
+            .filter(|_| !self.dice.one_in(20))
+            .map(|reading| (turn, reading));
+        for delivery in deliveries {
+            self.take(s, delivery);
+        }
+    }
+
+    fn hand_in_a_copy(&mut self) {
+        if self.copies.is_empty() {
+            return;
+        }
+        let n = self.dice.below(self.copies.len() as u64) as usize;
+        let (s, piece) = self.copies.swap_remove(n);
+        if self.dice.one_in(2) {
+            self.copies.push((s, piece.clone()));
+        }
+        let mut turn = self.m.hub.turn();
+        self.m.hub.supply(piece, &mut turn);
+        for delivery in turn.deliveries {
             self.take(s, delivery);
         }
     }
@@ -245,11 +369,16 @@ impl World {
             if !client.asleep || client.flag.raised() {
                 continue;
             }
-            let mut out = Vec::new();
+            let mut turn = self.m.hub.turn();
             let waker = Waker::from(client.flag.clone());
-            let delivered = self.m.hub.poll(s, &self.m.state, &waker, &mut out);
-            self.clients.get_mut(&s).unwrap().asleep = !delivered;
-            for delivery in out {
+            let step = self.m.hub.poll(s, &mut turn, &waker);
+            assert!(
+                !matches!(step, Step::Read(_)),
+                "seed {}: {s:?} sleeps on history",
+                self.seed
+            );
+            self.clients.get_mut(&s).unwrap().asleep = turn.deliveries.is_empty();
+            for delivery in turn.deliveries {
                 let progress = matches!(delivery, Delivery::Progress { id: None, .. });
                 let behind = self.m.hub.published < self.m.state.revision();
                 assert!(
@@ -289,7 +418,8 @@ impl World {
                 let last = events.last().expect("an empty delivery").kv.mod_revision;
                 assert!(last <= revision && revision <= state.revision());
                 let before = told.events.len();
-                told.events.extend(events);
+                told.events
+                    .extend(events.into_iter().map(WatchEvent::into_event));
                 let expected = expected(history, told, Revision(u64::MAX));
                 let n = told.events.len();
                 assert!(n <= expected.len(), "seed {seed}: too many events");
@@ -332,12 +462,14 @@ impl World {
                 compact_revision,
             } => {
                 self.seen[5] += 1;
-                assert_eq!(compact_revision, state.compact_revision());
+                assert!(compact_revision <= state.compact_revision());
                 let told = client.watches.remove(&id).unwrap();
                 // Rightly so: something at or after its place, before the compaction, was not read yet.
                 let last = told.events.last().map(|event| event.kv.mod_revision);
                 assert!(last.unwrap_or(told.start) < compact_revision);
             }
+            Delivery::Refused { .. } => panic!("seed {seed}: nothing was refused"),
+            Delivery::Failed { .. } => panic!("seed {seed}: history failed"),
         }
         client.lapse();
     }
@@ -350,13 +482,16 @@ impl World {
         while !self.unpublished.is_empty() {
             self.publish();
         }
+        while !self.copies.is_empty() {
+            self.hand_in_a_copy();
+        }
         let ids: Vec<StreamId> = self.clients.keys().copied().collect();
         for s in ids {
             for round in 0.. {
                 assert!(round < 20_000, "seed {}: never comes to rest", self.seed);
                 self.poll(s);
                 let client = &self.clients[&s];
-                if client.asleep && !client.flag.raised() {
+                if client.turn.is_none() && client.asleep && !client.flag.raised() {
                     break;
                 }
             }
@@ -395,10 +530,7 @@ fn expected<'a>(history: &'a [RevisionEvents], told: &Told, upto: Revision) -> V
         .filter(|revision| told.start <= revision.revision && revision.revision <= upto)
         .flat_map(|revision| revision.events.iter())
         .filter(|event| spec.range.contains(&event.kv.key))
-        .filter(|event| match event.kind {
-            EventKind::Put => !spec.no_put,
-            EventKind::Delete => !spec.no_delete,
-        })
+        .filter(|event| spec.wants(event.kind))
         .collect()
 }
 
@@ -428,16 +560,24 @@ fn told_all(seed: u64, history: &[RevisionEvents], told: &Told, revision: Revisi
 #[test]
 fn every_watcher_is_told_exactly_what_it_should_be() {
     let mut seen = [0; 6];
-    for seed in 0..600 {
+    let (mut races, mut left_out) = (0, 0);
+    for seed in 0..3_000 {
         let mut world = World::new(seed);
-        for _ in 0..250 {
+        for _ in 0..400 {
             world.step();
         }
         world.settle();
         for (sum, n) in seen.iter_mut().zip(world.seen) {
             *sum += n;
         }
+        races += world.races;
+        left_out += world.left_out;
     }
+    assert!(
+        races > 2_000,
+        "history was hardly read while something was published: {races}"
+    );
+    assert!(left_out > 200, "rows were hardly left out: {left_out}");
     // created, events, progress of streams and of watches, canceled, compacted
     assert!(seen.iter().all(|n| *n > 200), "hardly tested: {seen:?}");
 }

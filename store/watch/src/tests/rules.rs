@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn text(delivery: &Delivery) -> String {
+pub fn text(delivery: &Delivery) -> String {
     match delivery {
         Delivery::Created { id, revision } => format!("{} created at {}", id.0, revision.0),
         Delivery::Events {
@@ -10,7 +10,7 @@ fn text(delivery: &Delivery) -> String {
             revision,
             events,
         } => {
-            let event = |e: &barque_store_state::Event| {
+            let event = |e: &WatchEvent| {
                 let key = String::from_utf8_lossy(&e.kv.key).into_owned();
                 let prev = e
                     .prev
@@ -35,9 +35,11 @@ fn text(delivery: &Delivery) -> String {
             id,
             compact_revision,
         } => format!("{} compacted {}", id.0, compact_revision.0),
+        Delivery::Refused { reason, revision } => format!("refused at {}: {reason}", revision.0),
+        Delivery::Failed { id } => format!("{} failed", id.0),
     }
 }
-fn drain(m: &mut Member, s: StreamId) -> Vec<String> {
+pub fn drain(m: &mut Member, s: StreamId) -> Vec<String> {
     m.drain(s).iter().map(text).collect()
 }
 
@@ -146,6 +148,34 @@ fn ids_count_up_and_skip_and_ranges_are_checked() {
 }
 
 #[test]
+fn a_refusal_is_answered_in_its_place() {
+    let limits = Limits {
+        watches: 2,
+        stream_answers: 4,
+        ..Limits::default()
+    };
+    let mut m = Member::new(limits);
+    let (s, other) = (m.hub.open(), m.hub.open());
+    m.create(other, spec(point("a"), 0));
+    m.create(s, spec(point("a"), 0));
+    let full = m.hub.create(s, None, spec(point("a"), 0), Revision(1));
+    assert_eq!(full, Err(CreateError::TooMany));
+    m.hub.refuse(s, full.unwrap_err().to_string(), Revision(1));
+    m.hub.cancel(s, WatchId(0), Revision(1));
+    m.create(s, spec(point("a"), 0));
+    assert!(m.hub.congested(s), "refusals count as answers");
+    assert_eq!(
+        drain(&mut m, s),
+        [
+            "0 created at 1",
+            "refused at 1: etcdserver: too many watches",
+            "0 canceled at 1",
+            "1 created at 1"
+        ]
+    );
+}
+
+#[test]
 fn a_start_in_the_future_is_waited_for_and_no_progress_told_before() {
     let mut m = Member::new(Limits::default());
     let s = m.hub.open();
@@ -156,7 +186,7 @@ fn a_start_in_the_future_is_waited_for_and_no_progress_told_before() {
             ..spec(everything(), 4)
         },
     );
-    m.hub.request_progress(s);
+    m.ask_progress(s);
     m.hub.tick_progress(m.state.revision());
     assert_eq!(drain(&mut m, s), ["0 created at 1"]);
     m.write(put("a", "2"));
@@ -223,15 +253,15 @@ fn cancelling_ends_it_at_once() {
 fn progress_comes_after_everything_it_speaks_of() {
     let mut m = Member::new(Limits::default());
     let s = m.hub.open();
-    m.hub.request_progress(s);
+    m.ask_progress(s);
     assert!(drain(&mut m, s).is_empty(), "nobody to answer for");
     m.create(s, spec(point("a"), 0));
-    m.hub.request_progress(s);
-    m.hub.request_progress(s);
+    m.ask_progress(s);
+    m.ask_progress(s);
     assert_eq!(drain(&mut m, s), ["0 created at 1", "-1 progress 1"]);
     m.write(put("a", "1"));
     m.write(put("b", "1"));
-    m.hub.request_progress(s);
+    m.ask_progress(s);
     m.write(put("a", "2"));
     assert_eq!(drain(&mut m, s), ["0 at 4: a=1@2, a=2@4", "-1 progress 4"]);
 }
@@ -243,7 +273,7 @@ fn progress_waits_for_what_is_applied_but_not_yet_published() {
     m.create(s, spec(point("a"), 0));
     drain(&mut m, s);
     let events = m.apply(put("b", "1"));
-    m.hub.request_progress(s);
+    m.ask_progress(s);
     assert!(drain(&mut m, s).is_empty());
     m.hub.publish(&events);
     assert!(m.flag.take(), "the stream sleeps on its progress");
@@ -256,7 +286,7 @@ fn progress_is_known_though_nothing_was_published_since_the_start() {
     m.apply(put("a", "1"));
     let s = m.hub.open();
     m.create(s, spec(point("a"), 0));
-    m.hub.request_progress(s);
+    m.ask_progress(s);
     assert_eq!(drain(&mut m, s), ["0 created at 2", "-1 progress 2"]);
 }
 

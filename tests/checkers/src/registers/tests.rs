@@ -120,6 +120,40 @@ fn unknown_outcomes_may_happen_late_or_never_but_not_early() {
 }
 
 #[test]
+fn deletions_know_what_they_found() {
+    let delete = |called, existed| op(called, Some(called + 1), Action::Delete { existed });
+    assert!(passes(&[
+        put(0, 1, 1),
+        delete(2, true),
+        get(4, 5, None),
+        delete(6, false)
+    ]));
+    assert!(!passes(&[
+        put(0, 1, 1),
+        delete(2, true),
+        get(4, 5, Some(1))
+    ]));
+    assert!(!passes(&[put(0, 1, 1), delete(2, false)]));
+    // What was found was written by somebody who never heard of it.
+    let lost = op(0, None, Action::Put { value: 1 });
+    assert!(passes(&[lost, delete(5, true)]));
+    assert!(!passes(&[delete(5, true)]));
+    let unknown = op(2, None, Action::Delete { existed: false });
+    assert!(passes(&[
+        put(0, 1, 1),
+        unknown.clone(),
+        get(4, 5, Some(1)),
+        get(6, 7, None)
+    ]));
+    assert!(!passes(&[
+        put(0, 1, 1),
+        unknown,
+        get(4, 5, None),
+        get(6, 7, Some(1))
+    ]));
+}
+
+#[test]
 fn keys_are_independent() {
     let mut other = get(4, 5, None);
     other.key = "other".into();
@@ -145,8 +179,12 @@ fn random_history(chance: &mut Chance, clients: u64, operations: u64) -> Vec<Ope
         let returned = effect + chance.below(10);
         free[client as usize] = returned + 1;
         let value = n + 1;
-        let action = match chance.below(3) {
+        let action = match chance.below(4) {
             0 => Action::Get { found: state },
+            3 => {
+                let existed = state.take().is_some();
+                Action::Delete { existed }
+            }
             1 => {
                 state = Some(value);
                 Action::Put { value }
@@ -226,6 +264,7 @@ fn agrees_with_brute_force_on_true_and_falsified_histories() {
             Action::Get { found } => *found = Some(lie),
             Action::Put { value } => *value = lie,
             Action::Cas { swapped, .. } => *swapped = !*swapped,
+            Action::Delete { existed } => *existed = !*existed,
         }
         let truth = by_brute_force(&history, None);
         assert_eq!(passes(&history), truth, "seed {seed}: {history:?}");

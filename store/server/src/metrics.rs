@@ -1,0 +1,293 @@
+//! The page `/metrics`: Prometheus' text format, etcd's names. Only what has a true value here is on it.
+
+use std::fmt::Write as _;
+
+use barque_store_env::Env;
+use barque_store_env::real::process_stats;
+use barque_store_node::Store;
+use barque_store_rpc::Code;
+
+use crate::pages::{METHODS, Pages};
+use crate::{ETCD_API_VERSION, ETCD_CLUSTER_VERSION};
+
+/// Of the text format, as its specification has it.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
+        let written = self
+            .0
+            .write_fmt(text)
+            .and_then(|()| self.0.write_char('\n'));
+        debug_assert!(written.is_ok(), "writing into a String cannot fail");
+    }
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, "gauge", help);
+        self.line(format_args!("{name} {value}"));
+    }
+    fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, "counter", help);
+        self.line(format_args!("{name} {value}"));
+    }
+    /// A gauge of value 1 that says something in a label.
+    fn fact(&mut self, name: &str, help: &str, label: &str, value: &str) {
+        self.head(name, "gauge", help);
+        self.line(format_args!("{name}{{{label}=\"{value}\"}} 1"));
+    }
+}
+
+pub(crate) fn page<E: Env>(pages: &Pages<E>) -> String {
+    let mut page = Page::default();
+    page.fact(
+        "etcd_server_version",
+        "Version of etcd's API that is served.",
+        "server_version",
+        ETCD_API_VERSION,
+    );
+    match pages.store() {
+        Some(store) => {
+            server(&mut page, store);
+            mvcc(&mut page, store);
+        }
+        None => page.gauge("etcd_server_has_leader", "Whether a leader is known.", 0),
+    }
+    let (successes, failures) = pages.health_checks();
+    page.counter(
+        "etcd_server_health_success",
+        "Successful checks of /health.",
+        successes,
+    );
+    page.counter(
+        "etcd_server_health_failures",
+        "Failed checks of /health.",
+        failures,
+    );
+    calls(&mut page, pages);
+    process(&mut page);
+    page.0
+}
+
+fn server<E: Env>(page: &mut Page, store: &Store<E>) {
+    let status = store.status();
+    let figures = store.figures();
+    let leads = status.leader == Some(status.member);
+    let minor = ETCD_CLUSTER_VERSION
+        .rsplit_once('.')
+        .map_or(ETCD_CLUSTER_VERSION, |(minor, _)| minor);
+    page.fact(
+        "etcd_cluster_version",
+        "Version the cluster works in.",
+        "cluster_version",
+        minor,
+    );
+    page.fact(
+        "etcd_server_id",
+        "This member's id, in hexadecimal.",
+        "server_id",
+        &format!("{:x}", status.member.0),
+    );
+    page.gauge(
+        "etcd_server_has_leader",
+        "Whether a leader is known.",
+        u8::from(status.leader.is_some()),
+    );
+    page.gauge(
+        "etcd_server_is_leader",
+        "Whether this member leads.",
+        u8::from(leads),
+    );
+    page.gauge(
+        "etcd_server_is_learner",
+        "Whether this member does not vote.",
+        0,
+    );
+    page.counter(
+        "etcd_server_leader_changes_seen_total",
+        "Leaders seen since the start.",
+        figures.leader_changes,
+    );
+    page.gauge(
+        "etcd_server_proposals_committed_total",
+        "Index of the newest committed entry.",
+        figures.proposals_committed,
+    );
+    page.gauge(
+        "etcd_server_proposals_applied_total",
+        "Index of the newest applied entry.",
+        figures.proposals_applied,
+    );
+    page.gauge(
+        "etcd_server_proposals_pending",
+        "Commands waiting to be proposed.",
+        figures.proposals_pending,
+    );
+    page.counter(
+        "etcd_server_proposals_failed_total",
+        "Commands of this member's clients that were not carried out, or whose outcome is not known.",
+        figures.proposals_failed,
+    );
+    page.gauge(
+        "etcd_server_quota_backend_bytes",
+        "Quota on live bytes; negative: none.",
+        quota(status.quota_bytes),
+    );
+    page.counter(
+        "etcd_debugging_lease_granted_total",
+        "Leases granted.",
+        figures.leases_granted,
+    );
+    page.counter(
+        "etcd_debugging_lease_revoked_total",
+        "Leases revoked or expired.",
+        figures.leases_revoked,
+    );
+    page.counter(
+        "etcd_debugging_lease_renewed_total",
+        "Leases renewed.",
+        figures.leases_renewed,
+    );
+    page.counter(
+        "etcd_debugging_server_lease_expired_total",
+        "Leases expired.",
+        figures.leases_expired,
+    );
+}
+
+/// etcd's sign for "no quota".
+pub(crate) fn quota(bytes: Option<u64>) -> i64 {
+    bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+fn mvcc<E: Env>(page: &mut Page, store: &Store<E>) {
+    let status = store.status();
+    let figures = store.figures();
+    page.gauge(
+        "etcd_mvcc_db_total_size_in_bytes",
+        "Bytes on disk.",
+        status.db_size,
+    );
+    page.gauge(
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "Live bytes: what the quota counts.",
+        status.db_size_in_use,
+    );
+    for (name, help, value) in [
+        ("put_total", "Keys put.", figures.puts),
+        ("delete_total", "Deletions of ranges.", figures.deletes),
+        ("range_total", "Ranges answered here.", figures.ranges),
+        (
+            "txn_total",
+            "Transactions of more than one operation.",
+            figures.txns,
+        ),
+    ] {
+        // Dashboards use both: etcd moved these out of "debugging" and kept the old names for a while.
+        page.counter(&format!("etcd_mvcc_{name}"), help, value);
+        page.counter(&format!("etcd_debugging_mvcc_{name}"), help, value);
+    }
+    for (name, help, value) in [
+        ("keys_total", "Live keys.", figures.keys),
+        (
+            "current_revision",
+            "The store's revision.",
+            status.revision.0,
+        ),
+        (
+            "compact_revision",
+            "The newest compacted revision.",
+            store.compact_revision().0,
+        ),
+        ("watch_stream_total", "Open streams.", figures.watch_streams),
+        ("watcher_total", "Watchers.", figures.watchers),
+        (
+            "slow_watcher_total",
+            "Watchers that read history to catch up.",
+            figures.slow_watchers,
+        ),
+        (
+            "total_put_size_in_bytes",
+            "Bytes of keys and values put.",
+            figures.put_bytes,
+        ),
+    ] {
+        page.gauge(&format!("etcd_debugging_mvcc_{name}"), help, value);
+    }
+    page.counter(
+        "etcd_debugging_mvcc_events_total",
+        "Events sent to watchers.",
+        figures.watch_events,
+    );
+}
+
+fn calls<E: Env>(page: &mut Page, pages: &Pages<E>) {
+    let labels = |method: usize| {
+        let (path, kind) = METHODS[method];
+        let (service, name) = path[1..].split_once('/').unwrap_or((path, ""));
+        format!(
+            "grpc_method=\"{name}\",grpc_service=\"{service}\",grpc_type=\"{}\"",
+            kind.name()
+        )
+    };
+    page.head("grpc_server_started_total", "counter", "RPCs started.");
+    for method in 0..METHODS.len() {
+        let (labels, started) = (labels(method), pages.started(method));
+        page.line(format_args!(
+            "grpc_server_started_total{{{labels}}} {started}"
+        ));
+    }
+    page.head(
+        "grpc_server_handled_total",
+        "counter",
+        "RPCs completed, by how they ended.",
+    );
+    for method in 0..METHODS.len() {
+        let labels = labels(method);
+        for code in Code::ALL {
+            let (name, handled) = (code.name(), pages.handled(method, code));
+            page.line(format_args!(
+                "grpc_server_handled_total{{grpc_code=\"{name}\",{labels}}} {handled}"
+            ));
+        }
+    }
+}
+
+fn process(page: &mut Page) {
+    let stats = process_stats();
+    if let Some(seconds) = stats.cpu_seconds {
+        page.counter("process_cpu_seconds_total", "CPU time used.", seconds);
+    }
+    for (name, help, value) in [
+        ("process_open_fds", "Open file descriptors.", stats.open_fds),
+        ("process_max_fds", "Their limit.", stats.max_fds),
+        ("os_fd_used", "Open file descriptors.", stats.open_fds),
+        ("os_fd_limit", "Their limit.", stats.max_fds),
+        (
+            "process_resident_memory_bytes",
+            "Resident memory.",
+            stats.resident_bytes,
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Virtual memory.",
+            stats.virtual_bytes,
+        ),
+    ] {
+        if let Some(value) = value {
+            page.gauge(name, help, value);
+        }
+    }
+    if let Some(seconds) = stats.start_time_seconds {
+        page.gauge(
+            "process_start_time_seconds",
+            "When the process started, in seconds since 1970.",
+            seconds,
+        );
+    }
+}
