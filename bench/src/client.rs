@@ -113,21 +113,27 @@ async fn receive(response: ResponseFuture) -> Result<Bytes, CallError> {
         check(response.headers())?;
     }
     let mut body = response.into_body();
-    let mut message = Bytes::new();
+    let mut first = Bytes::new();
+    let mut joined = BytesMut::new();
     while let Some(data) = body.data().await {
         let data = data?;
         body.flow_control().release_capacity(data.len())?;
-        if message.is_empty() {
-            message = data;
+        if first.is_empty() && joined.is_empty() {
+            first = data;
         } else {
-            let mut joined = BytesMut::from(message);
+            // A small message comes whole and is not copied; a page of rows comes in many pieces.
+            joined.extend_from_slice(&std::mem::take(&mut first));
             joined.extend_from_slice(&data);
-            message = joined.freeze();
         }
-        if message.len() > RESPONSE_BYTES_MAX {
+        if first.len() + joined.len() > RESPONSE_BYTES_MAX {
             return Err(CallError::Malformed("too long"));
         }
     }
+    let message = if joined.is_empty() {
+        first
+    } else {
+        joined.freeze()
+    };
     let Some(trailers) = body.trailers().await? else {
         return Err(CallError::Malformed("no trailers"));
     };

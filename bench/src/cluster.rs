@@ -6,7 +6,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use barque_proto::etcdserverpb::{RangeRequest, RangeResponse};
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 
 use crate::Void;
 use crate::client::Client;
-use crate::limits::{LOG_LINES, READY, READY_RETRY, STOP};
+use crate::limits::{FIRST_READ, FIRST_READ_RETRY, LOG_LINES, READY, READY_RETRY, STOP};
 
 /// One of the two that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +35,10 @@ impl std::fmt::Display for Side {
 
 struct Member {
     name: String,
+    command: Command,
     process: Child,
     client_addr: String,
+    home: PathBuf,
     log: PathBuf,
 }
 
@@ -49,6 +51,17 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `size` members with their data under `dir` and waits until each of them serves linearizable reads.
     pub async fn start(side: Side, program: &Path, size: usize, dir: &Path) -> Result<Self, Void> {
+        Cluster::start_with(side, program, size, dir, &[]).await
+    }
+
+    /// The same, with more flags for each member.
+    pub async fn start_with(
+        side: Side,
+        program: &Path,
+        size: usize,
+        dir: &Path,
+        more: &[String],
+    ) -> Result<Self, Void> {
         let ports = free_ports(2 * size)?;
         let names: Vec<String> = (1..=size).map(|n| format!("m{n}")).collect();
         let peer_url = |n: usize| format!("http://127.0.0.1:{}", ports[2 * n + 1]);
@@ -83,6 +96,7 @@ impl Cluster {
                 .args(["--listen-peer-urls", &peer_url(n)])
                 .args(["--initial-advertise-peer-urls", &peer_url(n)])
                 .args(["--initial-cluster", &initial.join(",")])
+                .args(more)
                 .stdin(Stdio::null())
                 .stdout(output)
                 .stderr(errors)
@@ -98,8 +112,10 @@ impl Cluster {
                 .map_err(Void::io(format!("starting {}", program.display())))?;
             cluster.members.push(Member {
                 name: name.clone(),
+                command,
                 process,
                 client_addr,
+                home,
                 log,
             });
         }
@@ -148,6 +164,49 @@ impl Cluster {
         revision(&self.members[0].client_addr)
             .await
             .map_err(|why| self.load_error(why))
+    }
+
+    /// The first member's data directory.
+    pub fn data(&self) -> &Path {
+        &self.members[0].home
+    }
+
+    /// kill -9 of the first member, and its end.
+    pub async fn kill(&mut self) -> Result<(), Void> {
+        let member = &mut self.members[0];
+        member
+            .process
+            .kill()
+            .await
+            .map_err(Void::io("killing a server"))
+    }
+
+    /// Starts the killed member again. The time until its first linearizable read.
+    pub async fn start_again(&mut self) -> Result<Duration, Void> {
+        let side = self.side;
+        let member = &mut self.members[0];
+        let began = Instant::now();
+        member.process = member
+            .command
+            .spawn()
+            .map_err(Void::io("starting a server again"))?;
+        loop {
+            let why = match revision(&member.client_addr).await {
+                Ok(_) => return Ok(began.elapsed()),
+                Err(why) => why,
+            };
+            let exited = member.process.try_wait().ok().flatten();
+            if exited.is_none() && began.elapsed() < FIRST_READ {
+                tokio::time::sleep(FIRST_READ_RETRY).await;
+                continue;
+            }
+            let why = exited.map_or(why, |status| format!("it ended with {status}"));
+            return Err(Void::NotReady {
+                who: format!("{side} {}", member.name),
+                why,
+                log: tail(&member.log),
+            });
+        }
     }
 
     /// The void of a load that failed, with what the servers say.

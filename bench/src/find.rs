@@ -6,11 +6,36 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use crate::Void;
 use crate::cluster::Side;
-use crate::{PutArgs, Void};
 
 const PEER_VERSION: &str = "3.5.16";
 const BENCH: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Where the programs and their data are to be.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Asked {
+    /// The program under test; else the one beside this program, built if need be
+    #[arg(long, env = "BARQUE_BIN")]
+    pub barque: Option<PathBuf>,
+    /// etcd 3.5.16; else bench/peer-etcd.sh fetches it
+    #[arg(long, env = "BARQUE_PEER_ETCD")]
+    pub peer: Option<PathBuf>,
+    /// Data directories go below it (a temporary directory by default); its file system is what is measured
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+impl Asked {
+    /// A directory of the run's own, gone with it.
+    pub fn home(&self) -> Result<tempfile::TempDir, Void> {
+        match &self.dir {
+            Some(dir) => tempfile::tempdir_in(dir),
+            None => tempfile::tempdir(),
+        }
+        .map_err(Void::io("making a directory for the data"))
+    }
+}
 
 /// The programs that are compared.
 pub struct Programs {
@@ -29,7 +54,7 @@ impl Programs {
     }
 }
 
-pub async fn programs(args: &PutArgs) -> Result<Programs, Void> {
+pub async fn programs(args: &Asked) -> Result<Programs, Void> {
     let etcd = match &args.peer {
         Some(path) => path.clone(),
         None => fetch_peer().await?,
@@ -124,10 +149,12 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn args(rest: &[&str]) -> PutArgs {
+    fn args(rest: &[&str]) -> crate::PutArgs {
         let line = ["barque-bench", "put"].iter().chain(rest);
-        let crate::Scenario::Put(args) = crate::Args::parse_from(line).scenario;
-        args
+        match crate::Args::parse_from(line).scenario {
+            crate::Scenario::Put(args) => args,
+            other => panic!("put was asked for, not {other:?}"),
+        }
     }
 
     #[tokio::test]
@@ -137,13 +164,13 @@ mod tests {
         std::fs::write(&old, "#!/bin/sh\necho etcd Version: 3.4.30\n").unwrap();
         std::fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .unwrap();
-        let error = programs(&args(&["--peer", old.to_str().unwrap()]))
+        let error = programs(&args(&["--peer", old.to_str().unwrap()]).asked)
             .await
             .err()
             .unwrap();
         assert!(error.to_string().contains("3.4.30"), "{error}");
         let none = dir.path().join("none");
-        let error = programs(&args(&["--peer", none.to_str().unwrap()]))
+        let error = programs(&args(&["--peer", none.to_str().unwrap()]).asked)
             .await
             .err()
             .unwrap();

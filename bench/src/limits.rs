@@ -22,8 +22,24 @@ pub const STOP: Duration = Duration::from_secs(10);
 /// Pause before each round, so that what one side's last round left to its background work does not slow the other.
 pub const SETTLE: Duration = Duration::from_millis(500);
 
-/// The largest response read; a put's is below 100 bytes. A longer one is an error.
-pub const RESPONSE_BYTES_MAX: usize = 1 << 20;
+/// The largest response read: a page of `PAGE_KEYS` values of 16 KiB. A longer one is an error.
+pub const RESPONSE_BYTES_MAX: usize = 16 << 20;
+
+/// Keys of one page of a full read.
+pub const PAGE_KEYS: i64 = 1_000;
+
+/// Clients that load and overwrite keys, each on a connection of its own: enough for a server to fill its batches.
+pub const LOADERS: usize = 32;
+
+/// Writes of the steady load that may be under way: two seconds of them at 1,000 a second. When it is full the load waits, and the
+/// waiting counts as latency.
+pub const STEADY_IN_FLIGHT: usize = 2_000;
+
+/// Pause between attempts to read from a server that is starting, where that time is what is measured.
+pub const FIRST_READ_RETRY: Duration = Duration::from_millis(2);
+
+/// How long a server may take from its start to its first answer where that time is measured. After it: void.
+pub const FIRST_READ: Duration = Duration::from_secs(300);
 
 /// Lines of a server's log shown when it fails.
 pub const LOG_LINES: usize = 20;

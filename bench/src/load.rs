@@ -105,15 +105,15 @@ async fn one(
     }
 }
 
-fn key(number: u64, len: usize) -> Bytes {
+pub fn key(number: u64, len: usize) -> Bytes {
     format!("b/{number:0width$}", width = len - 2).into()
 }
 
 /// splitmix64: the same keys on every machine, in every version.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -15,8 +15,14 @@ mod find;
 mod limits;
 mod load;
 mod machine;
+mod memory;
+mod reads;
 mod report;
+mod restart;
 mod rounds;
+mod space;
+mod table;
+mod work;
 
 #[derive(Parser)]
 #[command(
@@ -29,10 +35,18 @@ struct Args {
     scenario: Scenario,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Scenario {
     /// Puts in a closed loop: every client sends its next when the last was acknowledged
     Put(PutArgs),
+    /// Bytes on disk over live bytes after overwriting with compaction behind, and writes meanwhile
+    Space(space::Args),
+    /// From the start of a process that was killed under load to its first linearizable read
+    Restart(restart::Args),
+    /// The most memory a server ever held over load, overwriting and full reads
+    Memory(memory::Args),
+    /// Point and range reads, of few keys and of all
+    Reads(reads::Args),
 }
 
 /// What the put scenario is asked to do.
@@ -60,15 +74,8 @@ pub struct PutArgs {
     /// Distinct keys
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
-    /// The program under test; else the one beside this program, built if need be
-    #[arg(long, env = "BARQUE_BIN")]
-    barque: Option<PathBuf>,
-    /// etcd 3.5.16; else bench/peer-etcd.sh fetches it
-    #[arg(long, env = "BARQUE_PEER_ETCD")]
-    peer: Option<PathBuf>,
-    /// Data directories go below it (a temporary directory by default); its file system is what is measured
-    #[arg(long)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    asked: find::Asked,
     /// Also write the figures of every round to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -147,9 +154,7 @@ impl PutArgs {
 }
 
 fn main() -> ExitCode {
-    let Args {
-        scenario: Scenario::Put(args),
-    } = Args::parse();
+    let Args { scenario } = Args::parse();
     // One thread: the generator must not take both of a small machine's cores from the server.
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -164,7 +169,7 @@ fn main() -> ExitCode {
     // Ends by returning, so that the servers' handles are dropped, which ends the servers.
     let result = runtime.block_on(async {
         tokio::select! {
-            result = put(&args) => result,
+            result = scenario.run() => result,
             () = interrupted() => Err(Void::Interrupted),
         }
     });
@@ -180,10 +185,22 @@ fn main() -> ExitCode {
     }
 }
 
+impl Scenario {
+    async fn run(&self) -> Result<String, Void> {
+        match self {
+            Scenario::Put(args) => put(args).await,
+            Scenario::Space(args) => space::run(args).await,
+            Scenario::Restart(args) => restart::run(args).await,
+            Scenario::Memory(args) => memory::run(args).await,
+            Scenario::Reads(args) => reads::run(args).await,
+        }
+    }
+}
+
 async fn put(args: &PutArgs) -> Result<String, Void> {
     args.check()?;
-    let programs = find::programs(args).await?;
-    let machine = machine::describe(args.dir.as_deref())?;
+    let programs = find::programs(&args.asked).await?;
+    let machine = machine::describe(args.asked.dir.as_deref())?;
     eprintln!("{machine}");
     let mut sections = Vec::new();
     for &members in &args.members {

@@ -35,11 +35,7 @@ pub async fn put(
     programs: &Programs,
     members: usize,
 ) -> Result<Vec<Section>, Void> {
-    let home = match &args.dir {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    }
-    .map_err(Void::io("making a directory for the data"))?;
+    let home = args.asked.home()?;
     let barque = start(Side::Barque, programs, members, home.path()).await?;
     let etcd = start(Side::Etcd, programs, members, home.path()).await?;
     let mut sections = Vec::new();
