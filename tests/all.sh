@@ -24,10 +24,13 @@ suite program 600 cargo build --workspace --bins
 export BARQUE_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/barque
 # One selection of packages throughout, so that nothing is built twice with other features.
 targets() { for file in "$@"; do echo "--test $(basename "$file" .rs)"; done; }
-inner=$(ls -d {store,apiserver,agents,tests}/*/tests/*.rs | grep -vE '^tests/(api|sim)/')
+inner=$(ls -d {store,apiserver,agents,tests}/*/tests/*.rs | grep -vE '^tests/(api|sim|nemesis|differential)/')
 suite unit 600 cargo test --workspace --lib --bins -- --show-output
 suite crates 600 cargo test --workspace $(targets $inner) -- --show-output
 suite simulation 600 cargo test --workspace $(targets tests/sim/tests/*.rs) -- --show-output
+suite nemesis 600 cargo test --workspace $(targets tests/nemesis/tests/*.rs) -- --show-output --test-threads=1
+suite differential 300 cargo test --workspace $(targets tests/differential/tests/*.rs) -- --show-output --test-threads=1
+suite sled 600 cargo test -p barque-store-engine --features sled --lib -- --show-output sled
 suite api 900 cargo test --workspace $(targets tests/api/tests/*.rs) -- --show-output --test-threads=1
 
 # A test that cannot run says SKIP and why; only those on the list may.
