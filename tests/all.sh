@@ -30,7 +30,7 @@ suite crates 600 cargo test --workspace $(targets $inner) -- --show-output
 suite simulation 600 cargo test --workspace $(targets tests/sim/tests/*.rs) -- --show-output
 suite nemesis 600 cargo test --workspace $(targets tests/nemesis/tests/*.rs) -- --show-output --test-threads=1
 suite differential 300 cargo test --workspace $(targets tests/differential/tests/*.rs) -- --show-output --test-threads=1
-suite sled 600 cargo test -p barque-store-engine --features sled --lib -- --show-output sled
+suite sled 600 cargo test -p barque-store-engine --features sled --lib -- --show-output
 suite api 900 cargo test --workspace $(targets tests/api/tests/*.rs) -- --show-output --test-threads=1
 
 # A test that cannot run says SKIP and why; only those on the list may.

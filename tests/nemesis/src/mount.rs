@@ -60,7 +60,11 @@ impl LoopMount {
         std::fs::create_dir(&mount.point).map_err(Failure::io("making a mount point"))?;
         command(Command::new(make).arg("-q").arg(&mount.image))?;
         let mounted = mount.mount();
-        mounted.map_err(|e| Failure::Skip(format!("no loop mounts here: {e}")))?;
+        mounted.map_err(|e| {
+            // The reason is one line, always the same, so that a list can name it; what happened is beside it.
+            eprintln!("{e}");
+            Failure::Skip("no loop mounts here".into())
+        })?;
         Ok(mount)
     }
 

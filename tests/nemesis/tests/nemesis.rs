@@ -16,6 +16,11 @@ fn say(text: impl std::fmt::Display) {
     let _ = writeln!(stderr, "{text}");
 }
 
+/// On a line of its own, whatever libtest has begun: `tests/all.sh` looks for it.
+fn skip(name: &str, why: &str) {
+    say(format!("\nSKIP nemesis {name}: {why}"));
+}
+
 fn program() -> Program {
     Program::Barque(barque_tests_api::barque().to_owned())
 }
@@ -28,7 +33,7 @@ fn passes(name: &str, run: impl Future<Output = Result<Report, Failure>>) -> Opt
             Some(report)
         }
         Err(Failure::Skip(why)) => {
-            say(format!("SKIP nemesis {name}: {why}"));
+            skip(name, &why);
             None
         }
         Err(other) => panic!("nemesis {name}: {other}"),
@@ -90,7 +95,7 @@ fn a_disk_that_lies_is_found_out() {
         Err(Failure::Violated(what)) => {
             say(format!("found, as it must be: {:.300}", what.concat()))
         }
-        Err(Failure::Skip(why)) => say(format!("SKIP nemesis power: {why}")),
+        Err(Failure::Skip(why)) => skip("power", &why),
         Err(other) => panic!("{other}"),
         Ok(report) => panic!("a power cut on a lying disk went unnoticed:\n{report}"),
     }
