@@ -75,7 +75,7 @@ pub struct StoreFlags {
     /// Bytes of values kept in memory for reading; what is beyond is read from disk
     #[arg(long, env = "BARQUE_VALUE_CACHE_BYTES", default_value_t = barque_store_state::limits::VALUE_CACHE_BYTES)]
     pub value_cache_bytes: u64,
-    /// What keeps the rows: segments; memory (nothing is kept but the log, for comparison); sled (builds with that feature)
+    /// What keeps the rows: segments; memory (all rows in memory and in one plain file, for comparison); sled (builds with that feature)
     #[arg(long, env = "BARQUE_STORAGE_ENGINE", default_value_t, value_parser = storage_engine)]
     pub storage_engine: Kind,
     /// URLs for /metrics, /health, /livez and /readyz alone, served from the very start
