@@ -1,5 +1,5 @@
 //! openraft's own suite of log storages, over the wal and real files, and what it leaves out: what a restart finds.
-//! Left out of the suite: the cases that make a snapshot, because this version makes none.
+//! Left out of the suite: the cases that make a snapshot, because no bytes are made of one in this version.
 
 use std::sync::Arc;
 
