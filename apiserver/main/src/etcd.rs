@@ -43,12 +43,12 @@ pub fn run(flags: EtcdFlags) -> Result<(), Failure> {
     let pages = Pages::default();
     let metrics = master::start_metrics(&flags.store, &front, &pages)?;
     let store = StoreThread::start(config, net)?;
-    let signal = runtime.block_on(async {
+    let ending = runtime.block_on(async {
         // Whoever probes it may know from now on what it waits for.
         pages.ready(store.store.clone());
         let mut stop = pin!(stop);
-        if let Some(signal) = master::caught_up(&store.store, stop.as_mut()).await {
-            return Ok(signal);
+        if let Some(ending) = master::caught_up(&store.store, stop.as_mut()).await {
+            return Ok(ending);
         }
         let front = EtcdFront::start_with(front, store.store.clone(), pages)
             .map_err(|e| Failure::new(e.to_string()))?;
@@ -62,7 +62,7 @@ pub fn run(flags: EtcdFlags) -> Result<(), Failure> {
         outcome
     })?;
     store.stop()?;
-    signal.die();
+    ending.die();
     Ok(())
 }
 

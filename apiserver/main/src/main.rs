@@ -103,7 +103,7 @@ pub fn log_to_stderr(level: &str) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(format!(
-            "{level},openraft=warn,h2=warn,hyper=warn,rustls=warn"
+            "{level},openraft=error,h2=warn,hyper=warn,rustls=warn"
         ))
     });
     tracing_subscriber::fmt()

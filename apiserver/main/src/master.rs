@@ -1,6 +1,6 @@
 //! What `barque etcd` and `barque server` do alike: the etcd front's config from the flags, and waiting for the end.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use barque_store_env::Env;
@@ -39,17 +39,47 @@ pub fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, F
     })
 }
 
-/// Waits until this member has applied everything that was acknowledged before now; the signal, if it was asked to stop first.
+/// Why a member that can be trusted ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Signal(StopSignal),
+    /// It was removed from the cluster. As etcd's, it ends with success: starting it again would be of no use.
+    Removed,
+}
+
+impl Ending {
+    /// Ends the process as it was asked to, after everything was stopped in order.
+    pub fn die(self) {
+        if let Ending::Signal(signal) = self {
+            signal.die();
+        }
+    }
+}
+
+fn removed() -> Ending {
+    error!(
+        "the member has been permanently removed from the cluster; the data-dir used by this member must be removed"
+    );
+    Ending::Removed
+}
+
+/// How long a leader that is asked to stop looks for somebody to hand leadership to.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
+/// Waits until this member has applied everything that was acknowledged before now; why it ends, if it does first.
 /// A restarted member that served sooner would answer local reads from before its end, and go back in its clients' sight.
 pub async fn caught_up(
     store: &Store<RealEnv>,
     mut stop: Pin<&mut impl Future<Output = StopSignal>>,
-) -> Option<StopSignal> {
+) -> Option<Ending> {
+    // Once for all tries: it lingers for longer than one of them takes.
+    let mut gone = pin!(store.removed());
     let mut told = false;
     loop {
         let deadline = RealEnv::now() + CAUGHT_UP_TRY;
         tokio::select! {
-            signal = stop.as_mut() => return Some(signal),
+            signal = stop.as_mut() => return Some(Ending::Signal(signal)),
+            () = gone.as_mut() => return Some(removed()),
             reason = store.failed() => failed(&reason),
             read = store.read_index(deadline) => {
                 if read.is_ok() {
@@ -101,16 +131,19 @@ pub fn announce_ready(addresses: &[String]) {
     }
 }
 
-/// Until a signal asks to stop, or the member can no longer be trusted (which is a failure).
+/// Until a signal asks to stop or the member was removed; or it can no longer be trusted, which is a failure. When it returns,
+/// leadership has been handed over: before anything is stopped, so that the clients of the other members notice little.
 pub async fn until_stopped(
     store: &Store<RealEnv>,
     stop: impl Future<Output = StopSignal>,
-) -> Result<StopSignal, Failure> {
+) -> Result<Ending, Failure> {
     tokio::select! {
         signal = stop => {
             info!(?signal, "received signal; shutting down");
-            Ok(signal)
+            store.hand_over(RealEnv::now() + HAND_OVER_MAX).await;
+            Ok(Ending::Signal(signal))
         }
+        () = store.removed() => Ok(removed()),
         reason = store.failed() => failed(&reason),
     }
 }

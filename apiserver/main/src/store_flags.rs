@@ -57,9 +57,12 @@ pub struct StoreFlags {
         default_value = "etcd-cluster"
     )]
     pub initial_cluster_token: String,
-    /// Initial cluster state; "new" is the only one a static cluster has
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER_STATE", default_value = "new", value_parser = ["new"])]
+    /// Initial cluster state: new, or existing for a member that was added to a running cluster
+    #[arg(long, env = "ETCD_INITIAL_CLUSTER_STATE", default_value = "new", value_parser = ["new", "existing"])]
     pub initial_cluster_state: String,
+    /// Refuse changes of members that would cost the cluster its quorum
+    #[arg(long, env = "ETCD_STRICT_RECONFIG_CHECK", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub strict_reconfig_check: bool,
     /// Time between heartbeats, in milliseconds
     #[arg(long, env = "ETCD_HEARTBEAT_INTERVAL", default_value_t = 100)]
     pub heartbeat_interval: u64,
@@ -301,6 +304,8 @@ impl StoreFlags {
             listen_peer,
             advertise_client_urls,
             initial_cluster: self.members()?,
+            joins: self.initial_cluster_state == "existing",
+            strict_reconfig: self.strict_reconfig_check,
             heartbeat: Duration::from_millis(self.heartbeat_interval),
             election: Duration::from_millis(self.election_timeout),
             progress_interval: self.watch_progress_notify_interval,

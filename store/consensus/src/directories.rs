@@ -14,6 +14,8 @@ pub struct Directories {
     on: bool,
     /// Whether a peer has told this member that its directory is another one than the cluster knows.
     wiped: watch::Sender<bool>,
+    /// Whether a peer has told this member that it was removed.
+    removed: watch::Sender<bool>,
 }
 
 impl Directories {
@@ -22,6 +24,7 @@ impl Directories {
             machine,
             on: config.guards.identity,
             wiped: watch::channel(false).0,
+            removed: watch::channel(false).0,
         }
     }
 
@@ -46,11 +49,21 @@ impl Directories {
         self.wiped.subscribe().get()
     }
     pub async fn wiped(&self) {
-        let mut wiped = self.wiped.subscribe();
-        while !wiped.get() {
-            if wiped.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        told(&self.wiped).await;
+    }
+    pub fn told_removed(&self) {
+        self.removed.send(true);
+    }
+    pub async fn removed(&self) {
+        told(&self.removed).await;
+    }
+}
+
+async fn told(what: &watch::Sender<bool>) {
+    let mut what = what.subscribe();
+    while !what.get() {
+        if what.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

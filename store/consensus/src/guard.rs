@@ -76,9 +76,10 @@ pub struct VoteGuard {
 }
 
 impl VoteGuard {
-    /// `voted`: the log holds a vote; without one no leader was ever promised anything.
-    pub fn new(config: &Config, timing: &Timing, now: Instant, voted: bool) -> Self {
-        let needed = config.guards.vote_after_lease && voted && config.peers.len() > 1;
+    /// `voted`: the log holds a vote; without one no leader was ever promised anything. `others`: there are other voters, or
+    /// may be.
+    pub fn new(config: &Config, timing: &Timing, now: Instant, voted: bool, others: bool) -> Self {
+        let needed = config.guards.vote_after_lease && voted && others;
         VoteGuard {
             until: needed.then(|| now + timing.vote_guard()),
         }
@@ -137,6 +138,7 @@ mod tests {
                     )
                 })
                 .collect(),
+            founds: true,
             heartbeat: Duration::from_millis(heartbeat),
             election: Duration::from_millis(election),
             guards: Guards::default(),
@@ -165,19 +167,19 @@ mod tests {
 
     #[test]
     fn a_started_member_keeps_its_promise_and_hand_overs_pass() {
-        let (three, one) = (config(100, 1000, 3), config(100, 1000, 1));
+        let three = config(100, 1000, 3);
         let timing = Timing::new(&three);
         let start = Instant(1_000_000_000);
-        let guard = VoteGuard::new(&three, &timing, start, true);
+        let guard = VoteGuard::new(&three, &timing, start, true, true);
         let late = start + Duration::from_millis(599);
         assert!(guard.refuses(late, false));
         assert!(!guard.refuses(late, true));
         assert!(!guard.refuses(start + Duration::from_millis(600), false));
-        assert!(!VoteGuard::new(&three, &timing, start, false).refuses(start, false));
-        assert!(!VoteGuard::new(&one, &timing, start, true).refuses(start, false));
+        assert!(!VoteGuard::new(&three, &timing, start, false, true).refuses(start, false));
+        assert!(!VoteGuard::new(&three, &timing, start, true, false).refuses(start, false));
         let mut off = three;
         off.guards.vote_after_lease = false;
-        assert!(!VoteGuard::new(&off, &timing, start, true).refuses(start, false));
+        assert!(!VoteGuard::new(&off, &timing, start, true, true).refuses(start, false));
     }
 
     #[test]

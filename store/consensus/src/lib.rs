@@ -10,16 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barque_store_env::{Env, Instant};
-use barque_store_state::{Command, Entry, LogIndex, MemberId, Outcome};
+use barque_store_state::{Command, Entry, LogIndex, MemberId, MemberInfo, Outcome};
 use bytes::Bytes;
 
 mod admission;
 mod directories;
+mod disk;
 mod guard;
+mod handover;
 pub mod limits;
 mod log_store;
 mod machine;
 mod member;
+mod members;
 mod reads;
 mod record;
 mod runtime;
@@ -34,6 +37,18 @@ mod tasks;
 mod tests;
 mod transport;
 mod types;
+
+pub use members::{ChangeError, Membership, Progress, Step};
+pub use transport::join::{JoinError, Known};
+
+/// Asks the member at `addr` (`host:port`) who is in its cluster.
+pub async fn ask_members<E: Env>(
+    net: &E::Net,
+    addr: &str,
+    timeout: Duration,
+) -> Result<Known, JoinError> {
+    transport::join::ask::<E>(net, addr, timeout).await
+}
 
 /// Which of the safety guards are on. All are, except in the simulator's runs that prove what each is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +85,11 @@ pub struct Config {
     /// Directory of the log; created when missing.
     pub dir: PathBuf,
     pub listen: String,
-    /// All voters, this member included.
+    /// Where the members are, as far as is known at the start: the first voters of a new cluster (this one included), or
+    /// those that a joining or restarted member knows.
     pub peers: BTreeMap<MemberId, Peer>,
+    /// With an empty log, `peers` found the cluster. False: the cluster is there, and its leader will tell this member.
+    pub founds: bool,
     pub heartbeat: Duration,
     pub election: Duration,
     pub guards: Guards,
@@ -110,6 +128,14 @@ pub trait Machine: Send + Sync + 'static {
     fn incarnations(&self) -> BTreeMap<MemberId, u64> {
         BTreeMap::new()
     }
+    /// Whether the member was removed from the cluster, as far as that has been applied here. Asked at each handshake.
+    fn is_removed(&self, _member: MemberId) -> bool {
+        false
+    }
+    /// The members that are wanted, for somebody who is to join.
+    fn members(&self) -> Vec<MemberInfo> {
+        Vec::new()
+    }
 }
 
 /// What became of each forwarded command, in order.
@@ -136,6 +162,18 @@ pub enum ProposeError {
     Busy,
     #[error("stopped")]
     Stopped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    #[error("not the leader")]
+    NotLeader,
+    /// No voter, or not heard from within a heartbeat. Nothing was begun.
+    #[error("no voter that could take leadership now")]
+    NotReady,
+    /// Begun, and not done in time.
+    #[error("leadership was not taken in time")]
+    Timeout,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -214,6 +252,23 @@ impl<E: Env> Consensus<E> {
     pub fn guarded(&self) -> bool {
         self.inner.guarded()
     }
+    /// The newest membership in this member's log.
+    pub fn membership(&self) -> Membership {
+        self.inner.membership()
+    }
+    /// How far another member is; `None` unless this one leads and replicates to it.
+    pub fn progress(&self, of: MemberId) -> Option<Progress> {
+        self.inner.progress(of)
+    }
+    /// Changes the membership that `at` names ([`Membership::at`]) by one step, and waits until it is committed.
+    pub async fn change(
+        &self,
+        step: Step,
+        at: (u64, u64),
+        wait: Duration,
+    ) -> Result<(), ChangeError> {
+        self.inner.change(step, at, wait).await
+    }
     /// Waits until everything that was appended to the log so far is durable (guard 10: nothing is persisted before it).
     pub async fn log_barrier(&self) -> Result<(), String> {
         self.inner.log_barrier().await
@@ -230,6 +285,14 @@ impl<E: Env> Consensus<E> {
     /// Resolves with the reason when the member must stop (disk error, fatal Raft error, a wiped directory).
     pub async fn failed(&self) -> String {
         self.inner.failed().await
+    }
+    /// Resolves when a peer has said that this member was removed from the cluster.
+    pub async fn removed(&self) {
+        self.inner.removed().await
+    }
+    /// Hands leadership to `to`, which must be a voter that was heard from within a heartbeat, and waits for its election.
+    pub async fn transfer_to(&self, to: MemberId, deadline: Instant) -> Result<(), TransferError> {
+        self.inner.transfer_to(to, deadline).await
     }
     /// Hands leadership to another up-to-date voter heard from within a heartbeat, if this member leads.
     /// A leader that began this never leads again in this process unless it is elected anew.

@@ -68,5 +68,11 @@ pub const RECONNECT_MIN: Duration = Duration::from_millis(10);
 /// Kept below an election timeout: a voter that comes back is asked in the next round.
 pub const RECONNECT_MAX: Duration = Duration::from_millis(200);
 
+/// Election timeouts that one write to the log may take before a leader takes its disk for hung (5 s with the default flags: no
+/// disk that works takes so long, and the followers have long committed without it).
+pub const DISK_HANG_ELECTIONS: u32 = 5;
+/// Leases that a leader with a bad disk looks for somebody to hand over to, before it ends without.
+pub const HAND_OVER_LEASES: u32 = 1;
+
 /// How long applying waits before it asks again whether the persister has caught up: a fraction of the time a batch takes.
 pub const BUSY_POLL: Duration = Duration::from_millis(2);

@@ -16,9 +16,10 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use parking_lot::Mutex;
 
+use crate::disk::Failed;
 use crate::limits;
 use crate::record::{self, RecordError};
-use crate::types::{LogEntry, LogId, Types, Vote, inner, log_id, outer, outer_of};
+use crate::types::{LogEntry, LogId, Payload, Types, Vote, inner, log_id, outer, outer_of};
 
 /// Invariant: `entries` are contiguous, and the first follows `purged` when there is one.
 #[derive(Default)]
@@ -50,6 +51,7 @@ impl Log {
 pub struct LogStore<E: Env> {
     log: Arc<Mutex<Log>>,
     wal: Wal<E>,
+    failed: Arc<Failed<E>>,
 }
 
 impl<E: Env> Clone for LogStore<E> {
@@ -57,6 +59,7 @@ impl<E: Env> Clone for LogStore<E> {
         LogStore {
             log: self.log.clone(),
             wal: self.wal.clone(),
+            failed: self.failed.clone(),
         }
     }
 }
@@ -83,6 +86,7 @@ impl<E: Env> LogStore<E> {
         Ok(LogStore {
             log: Arc::new(Mutex::new(log)),
             wal,
+            failed: Arc::default(),
         })
     }
     /// Whether this log goes on where a state that has everything up to `restored` ends.
@@ -99,6 +103,18 @@ impl<E: Env> LogStore<E> {
                 ends,
             }),
         }
+    }
+    /// Where failed appends wait before Raft hears of them.
+    pub fn failed(&self) -> Arc<Failed<E>> {
+        self.failed.clone()
+    }
+    /// Whether a membership in this log has other voters than `me`.
+    pub fn names_other_voters(&self, me: u64) -> bool {
+        let log = self.log.lock();
+        log.entries.iter().any(|entry| match &entry.payload {
+            Payload::Membership(m) => m.voter_ids().any(|id| id != me),
+            Payload::Blank | Payload::Normal(_) => false,
+        })
     }
     pub fn has_voted(&self) -> bool {
         self.log.lock().vote.is_some()
@@ -237,9 +253,13 @@ impl<E: Env> RaftLogStorage<Types<E>> for LogStore<E> {
                 log.entries.push_back(entry);
             }
         }
+        let failed = self.failed.clone();
         self.wal.append_then(
             records,
-            Box::new(move |result| callback.io_completed(result.map_err(io::Error::other))),
+            Box::new(move |result| match result {
+                Ok(()) => callback.io_completed(Ok(())),
+                Err(error) => failed.hold(callback, io::Error::other(error)),
+            }),
         );
         Ok(())
     }

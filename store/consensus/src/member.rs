@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::admission::Admission;
 use crate::directories::{self, Directories};
+use crate::disk::{self, Failed};
 use crate::guard::{self, Timing, VoteGuard};
 use crate::log_store::LogStore;
 use crate::machine::{self, Applier, Persisted};
@@ -36,20 +37,22 @@ pub struct Inner<E: Env> {
     pub(crate) me: MemberId,
     pub(crate) timing: Timing,
     pub(crate) raft: Raft<E>,
-    metrics: raft_watch::Receiver<RaftMetrics<Types<E>>>,
-    wal: Wal<E>,
+    pub(crate) metrics: raft_watch::Receiver<RaftMetrics<Types<E>>>,
+    pub(crate) wal: Wal<E>,
+    pub(crate) failed_log: Arc<Failed<E>>,
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) links: Arc<Links<E>>,
     heard: Arc<Heard>,
     guard: VoteGuard,
     admission: Arc<Admission>,
+    directories: Arc<Directories>,
     /// The term whose leadership this member has given away; 0 for none.
-    given_away: AtomicU64,
+    pub(crate) given_away: AtomicU64,
     /// The only member: nobody else needs this one's log.
     alone: bool,
     persisted: Persisted,
     purge_upto: watch::Sender<Option<u64>>,
-    changes: watch::Sender<View>,
+    pub(crate) changes: watch::Sender<View>,
     failure: watch::Sender<Option<String>>,
     stopping: AtomicBool,
     tasks: Tasks<E>,
@@ -68,29 +71,25 @@ impl<E: Env> Inner<E> {
         forwarded: Arc<dyn Forwarded>,
     ) -> Result<Arc<Self>, StartError> {
         let settings = guard::settings(&config)?;
-        if !config.peers.contains_key(&config.member) {
+        if config.founds && !config.peers.contains_key(&config.member) {
             return Err(other(format!(
                 "member {:x} is not among the cluster's members",
                 config.member.0
             )));
         }
         let timing = Timing::new(&config);
-        let alone = config.peers.len() == 1;
         // The port before the log: a second process on one machine should hear of it first.
-        let listener = if alone {
-            None
-        } else {
-            let listener = net.listen(&config.listen).await;
-            Some(listener.map_err(|cause| StartError::Listen {
-                addr: config.listen.clone(),
-                cause,
-            })?)
-        };
+        let listener = net.listen(&config.listen).await;
+        let listener = listener.map_err(|cause| StartError::Listen {
+            addr: config.listen.clone(),
+            cause,
+        })?;
         let log = |e: &dyn std::fmt::Display| StartError::Log(e.to_string());
         let (wal, recovered) = Wal::<E>::open(disk, &config.dir, Options::default())
             .await
             .map_err(|e| log(&e))?;
         let store = LogStore::new(wal.clone(), recovered).map_err(|e| log(&e))?;
+        let failed_log = store.failed();
         let restored = match &config.restored {
             Some(mark) => machine::stored(mark).map_err(|e| log(&e))?,
             None => None,
@@ -99,11 +98,17 @@ impl<E: Env> Inner<E> {
             .fits(restored.as_ref().map(|(last, _)| *last))
             .map_err(|e| log(&e))?;
         let persisted = Persisted::default();
+        let alone = config.peers.len() == 1;
         if alone && let Some(restored) = &restored {
             persisted.set(restored.clone());
         }
         let (voted, new) = (store.has_voted(), store.is_empty() && !store.has_voted());
-        let vote_guard = VoteGuard::new(&config, &timing, E::now(), voted);
+        let me = config.member.0;
+        let others = store.names_other_voters(me)
+            || restored
+                .as_ref()
+                .is_some_and(|(_, membership)| membership.voter_ids().any(|id| id != me));
+        let vote_guard = VoteGuard::new(&config, &timing, E::now(), voted, others);
 
         let tasks = Tasks::new();
         let identity = Identity {
@@ -116,22 +121,19 @@ impl<E: Env> Inner<E> {
             connect: timing.lease,
             answer: timing.election,
         };
-        let others = config
-            .peers
-            .iter()
-            .filter(|(id, _)| **id != config.member)
-            .map(|(id, peer)| (*id, peer.addr.clone()));
         let links = Arc::new(Links::new(
             net,
             identity.clone(),
             directories.clone(),
             patience,
-            others,
-            &tasks,
+            tasks.clone(),
         ));
+        for (id, peer) in config.peers.iter().filter(|(id, _)| **id != config.member) {
+            links.to(*id, &peer.addr);
+        }
 
         let (applied_tx, applied) = watch::channel(0);
-        let applier = Applier::new(machine, applied_tx, restored, persisted.clone());
+        let applier = Applier::new(machine.clone(), applied_tx, restored, persisted.clone());
         let mut settings = settings;
         settings.enable_elect = vote_guard.until.is_none();
         let raft = Raft::<E>::new(
@@ -153,11 +155,13 @@ impl<E: Env> Inner<E> {
             metrics: raft.metrics(),
             raft: raft.clone(),
             wal,
+            failed_log,
             applied,
             links,
             heard: heard.clone(),
             guard: vote_guard,
             admission: Admission::new(limits::UNCOMMITTED_BYTES_MAX),
+            directories: directories.clone(),
             given_away: AtomicU64::new(0),
             alone,
             persisted,
@@ -168,24 +172,22 @@ impl<E: Env> Inner<E> {
             tasks: tasks.clone(),
         });
 
-        if let Some(listener) = listener {
-            tracing::info!(addr = listener.local_addr(), "listening for peers");
-            let served = Arc::new(Served {
-                me: identity,
-                peers: config.peers.keys().map(|id| id.0).collect(),
-                raft: raft.clone(),
-                guard: vote_guard,
-                directories: directories.clone(),
-                heard,
-                lease: timing.lease,
-                forwarded,
-                complaints: serve::Complaints::default(),
-            });
-            tasks.spawn(
-                "peer listener",
-                serve::accept(listener, served, tasks.clone()),
-            );
-        }
+        tracing::info!(addr = listener.local_addr(), "listening for peers");
+        let served = Arc::new(Served {
+            me: identity,
+            machine,
+            raft: raft.clone(),
+            guard: vote_guard,
+            directories: directories.clone(),
+            heard,
+            lease: timing.lease,
+            forwarded,
+            complaints: serve::Complaints::default(),
+        });
+        tasks.spawn(
+            "peer listener",
+            serve::accept(listener, served, tasks.clone()),
+        );
         if let Some(until) = vote_guard.until {
             let raft = raft.clone();
             tasks.spawn("vote guard", async move {
@@ -197,9 +199,11 @@ impl<E: Env> Inner<E> {
             tasks.spawn("log purge", inner.clone().purge());
         }
         tasks.spawn("leadership", inner.clone().watch_leadership());
+        tasks.spawn("membership", inner.clone().follow_membership());
         tasks.spawn("wal failure", inner.clone().watch_wal());
+        tasks.spawn("disk", inner.clone().watch_disk());
         tasks.spawn("wiped", inner.clone().watch_directory(directories));
-        if new {
+        if new && config.founds {
             inner.initialize(&config).await?;
         }
         Ok(inner)
@@ -450,13 +454,6 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    async fn watch_wal(self: Arc<Self>) {
-        let cause = self.wal.failed().await;
-        if !self.stopping() {
-            self.fail(format!("the log: {cause}"));
-        }
-    }
-
     /// Guard 5. Raft ends here and not when the process does: until then it would still count as a voter.
     async fn watch_directory(self: Arc<Self>, directories: Arc<Directories>) {
         directories.wiped().await;
@@ -464,7 +461,7 @@ impl<E: Env> Inner<E> {
         let _ = self.raft.shutdown().await;
     }
 
-    fn fail(&self, cause: String) {
+    pub(crate) fn fail(&self, cause: String) {
         tracing::error!("this member must stop: {cause}");
         // The first cause explains the rest.
         self.failure.send_if_modified(|failure| {
@@ -475,75 +472,13 @@ impl<E: Env> Inner<E> {
     }
 
     pub async fn failed(&self) -> String {
-        let mut failure = self.failure.subscribe();
-        loop {
-            if let Some(cause) = failure.get() {
-                return cause;
-            }
-            if failure.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        disk::cause(&self.failure).await
+    }
+    pub async fn removed(&self) {
+        self.directories.removed().await;
     }
 
-    // ---- hand-over and stop
-
-    /// Another voter that acknowledged something within the last heartbeat; of these the one with the most log.
-    fn successor(&self, now: Instant) -> Option<u64> {
-        let metrics = self.metrics.borrow_watched();
-        let (heartbeat, replication) = (metrics.heartbeat.as_ref()?, metrics.replication.as_ref()?);
-        metrics
-            .membership_config
-            .voter_ids()
-            .filter(|id| *id != self.me.0)
-            .filter(|id| {
-                let acked = heartbeat.get(id).copied().flatten();
-                acked.is_some_and(|at| {
-                    now.saturating_since(at.into_inner().0) < self.timing.heartbeat
-                })
-            })
-            .max_by_key(|id| replication.get(id).copied().flatten())
-    }
-
-    pub async fn transfer_away(&self, deadline: Instant) {
-        let leading = || self.metrics.borrow_watched().state == ServerState::Leader;
-        let alone = self
-            .metrics
-            .borrow_watched()
-            .membership_config
-            .voter_ids()
-            .count()
-            < 2;
-        while leading() && !alone && E::now() < deadline {
-            let Some(to) = self.successor(E::now()) else {
-                // Everybody's last acknowledgement is older than a heartbeat by chance, or nobody is there.
-                E::sleep(self.timing.heartbeat / 8).await;
-                continue;
-            };
-            let term = self.metrics.borrow_watched().current_term;
-            // Whoever acts on the lease must stop before the voters forget it.
-            self.given_away.store(term, Ordering::Release);
-            self.changes.send_if_modified(|view| {
-                view.leads_until = None;
-                true
-            });
-            tracing::info!(term, to, "handing leadership over");
-            if self.raft.trigger().transfer_leader(to).await.is_err() {
-                return;
-            }
-            // openraft does not resume a leadership it gave away: all that is left is to wait for the next leader.
-            let mut metrics = self.metrics.clone();
-            let done = async {
-                while metrics.borrow_watched().current_term == term {
-                    if metrics.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            let _ = E::timeout_at(deadline, done).await;
-            return;
-        }
-    }
+    // ---- stop
 
     pub async fn shutdown(&self) {
         if self.stopping.swap(true, Ordering::AcqRel) {

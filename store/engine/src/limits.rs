@@ -51,10 +51,10 @@ pub const READ_SPAN: u64 = 1 << 20;
 
 /// A checkpoint being written is synced each time so many bytes were added, so that the last sync, which holds commits
 /// up, is short, and none holds the log's fdatasync up for long.
-pub const CHECKPOINT_SYNC_BYTES: u64 = 1 << 20;
+pub const CHECKPOINT_SYNC_BYTES: u64 = 256 << 10;
 
-/// Rows in one block of a checkpoint's table (768 KiB), and bytes in one of its named values, unless one value is larger.
-pub const CHECKPOINT_BLOCK_ROWS: usize = 32 << 10;
+/// Rows in one block of a checkpoint's table (192 KiB), and bytes in one of its named values, unless one value is larger.
+pub const CHECKPOINT_BLOCK_ROWS: usize = 8 << 10;
 /// See [`CHECKPOINT_BLOCK_ROWS`].
 pub const CHECKPOINT_BLOCK_BYTES: usize = 768 << 10;
 

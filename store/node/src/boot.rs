@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::persister::{self, Persister};
 use crate::queue::{Queue, Reply, Waiting, Worker};
 use crate::space::{Gate, Keeper, check_disk, with_advice};
-use crate::{Config, Member, Shared, StartError, Store, ids, leases, reads, sweep};
+use crate::{Config, Shared, StartError, Store, ids, join, leases, membership, reads, sweep};
 
 /// Commands of other members enter the same queue as our own clients'.
 struct FromPeers {
@@ -54,8 +54,8 @@ impl consensus::Forwarded for FromPeers {
     }
 }
 
-/// `host:port` of a peer URL.
-fn peer_address(url: &str) -> Result<String, StartError> {
+/// `host:port` of a peer URL; `flag` names where it stands.
+pub(crate) fn peer_address(flag: &str, url: &str) -> Result<String, StartError> {
     let rest = url
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"));
@@ -68,13 +68,13 @@ fn peer_address(url: &str) -> Result<String, StartError> {
             Ok(address.to_owned())
         }
         _ => Err(StartError::Config(format!(
-            "--initial-cluster: {url:?} is not a peer URL; it should look like http://HOST:PORT"
+            "{flag}: {url:?} is not a peer URL; it should look like http://HOST:PORT"
         ))),
     }
 }
 
 /// The members that the flags name, by id, and this one's id.
-fn members(config: &Config) -> Result<(Vec<Member>, MemberId), StartError> {
+fn members(config: &Config) -> Result<(Vec<MemberInfo>, MemberId), StartError> {
     let mut members = Vec::with_capacity(config.initial_cluster.len());
     let mut own = None;
     for (name, peer_urls) in &config.initial_cluster {
@@ -89,11 +89,13 @@ fn members(config: &Config) -> Result<(Vec<Member>, MemberId), StartError> {
             own = Some(id);
             client_urls.clone_from(&config.advertise_client_urls);
         }
-        members.push(Member {
+        peer_address("--initial-cluster", &peer_urls[0])?;
+        members.push(MemberInfo {
             id,
             name: name.clone(),
             peer_urls: peer_urls.clone(),
             client_urls,
+            learner: false,
         });
     }
     members.sort_by_key(|m| m.id);
@@ -125,8 +127,7 @@ pub(crate) async fn start<E: Env>(
             config.heartbeat.as_millis()
         )));
     }
-    let (members, member) = members(&config)?;
-    let cluster_id = ids::cluster_id(members.iter().map(|m| m.id));
+    let (founders, named) = members(&config)?;
     let dir = config.data_dir.join("member");
     // Name by name, each synced: a directory lost with the power would be a member that forgot its votes.
     barque_store_wal::create_dir(&disk, &dir)
@@ -144,17 +145,27 @@ pub(crate) async fn start<E: Env>(
         .map_err(|cause| dir_error(format!("cannot look for the log: {cause}")))?;
     check_disk(&disk, &dir, fresh).await.map_err(dir_error)?;
 
-    let mut peers = BTreeMap::new();
-    for m in &members {
-        peers.insert(
-            m.id,
-            consensus::Peer {
-                addr: peer_address(&m.peer_urls[0])?,
-            },
-        );
-    }
-    let claim = Claim::<E>::begin(Owner { cluster_id, member }, &disk, &dir).await?;
-    let incarnation = claim.incarnation;
+    let owner = match Claim::<E>::owner(&disk, &dir).await? {
+        // As etcd: what a directory says of itself counts, and the flags for a first start no longer do.
+        Some(owner) => owner,
+        None if config.joins => {
+            let (known, member) = join::find::<E>(&config, &net).await?;
+            tracing::info!(
+                member = member.0,
+                cluster = known.cluster_id,
+                "joining a cluster"
+            );
+            Owner {
+                cluster_id: known.cluster_id,
+                member,
+            }
+        }
+        None => Owner {
+            cluster_id: ids::cluster_id(founders.iter().map(|m| m.id)),
+            member: named,
+        },
+    };
+    let Owner { cluster_id, member } = owner;
 
     let rows = dir.join("rows");
     let in_rows = |reason| StartError::DataDir {
@@ -165,10 +176,22 @@ pub(crate) async fn start<E: Env>(
         .await
         .map_err(in_rows)?;
     let mut state = restored.state;
+    let in_dir = |reason: String| StartError::DataDir {
+        dir: dir.clone(),
+        reason,
+    };
+    check_flags(&config, &founders, named, owner, &state).map_err(in_dir)?;
+    let claim = Claim::<E>::begin(owner, &disk, &dir).await?;
+    let incarnation = claim.incarnation;
+    let founds = !config.joins && named == member;
+    let founders = if founds { founders } else { Vec::new() };
+    let peers = peers(&state, &founders);
     state.set_cache_budget(config.value_cache_bytes);
     let persisted = state.applied();
     let gate = Arc::new(Gate::new(config.space.quota_bytes));
     let machine = Arc::new(Machine::<E>::new(
+        member,
+        founders.clone(),
         gate.clone(),
         state,
         restored.mark.clone(),
@@ -183,6 +206,7 @@ pub(crate) async fn start<E: Env>(
             dir: dir.join("wal"),
             listen: config.listen_peer.clone(),
             peers,
+            founds,
             heartbeat: config.heartbeat,
             election: config.election,
             guards: config.guards,
@@ -209,7 +233,8 @@ pub(crate) async fn start<E: Env>(
     let shared = Arc::new(Shared {
         member,
         cluster_id,
-        members,
+        lease: config.election / 2,
+        cluster_token: config.cluster_token.clone(),
         request_timeout: Duration::from_secs(5) + config.election * 2,
         machine: machine.clone(),
         queue: queue.clone(),
@@ -227,6 +252,8 @@ pub(crate) async fn start<E: Env>(
             queue,
             machine: machine.clone(),
             consensus: consensus.clone(),
+            strict_reconfig: config.strict_reconfig,
+            election: config.election,
         }
         .run(),
     );
@@ -242,6 +269,7 @@ pub(crate) async fn start<E: Env>(
         E::spawn("keep-alives", leases::coalesce(shared.clone())),
         E::spawn("lease-expiry", leases::expire(shared.clone())),
         E::spawn("sweep", sweep::sweep(shared.clone())),
+        E::spawn("membership", membership::follow(shared.clone(), founders)),
         E::spawn("leader-changes", count_leaders(shared.clone())),
         E::spawn(
             "space",
@@ -269,6 +297,58 @@ pub(crate) async fn start<E: Env>(
     ];
     *shared.tasks.lock() = tasks;
     Ok(Store { shared })
+}
+
+/// Where the others are, as far as this member knows.
+fn peers(state: &State, founders: &[MemberInfo]) -> BTreeMap<MemberId, consensus::Peer> {
+    let wanted = state.cluster().wanted().iter();
+    let mut urls: Vec<_> = wanted.map(|(id, m)| (*id, m.peer_urls.first())).collect();
+    if urls.is_empty() {
+        urls = founders
+            .iter()
+            .map(|m| (m.id, m.peer_urls.first()))
+            .collect();
+    }
+    let peer = |(id, url): (MemberId, Option<&String>)| {
+        let addr = peer_address("peer URL", url?).ok()?;
+        Some((id, consensus::Peer { addr }))
+    };
+    urls.into_iter().filter_map(peer).collect()
+}
+
+/// Whether the directory is the one that the flags mean. As etcd, flags for a first start are ignored later; but a directory
+/// given to another member by mistake would vote in the wrong name.
+fn check_flags(
+    config: &Config,
+    founders: &[MemberInfo],
+    named: MemberId,
+    owner: Owner,
+    state: &State,
+) -> Result<(), String> {
+    if named == owner.member {
+        return Ok(());
+    }
+    let own = config.initial_cluster.get(&config.name);
+    let wanted = state.cluster().wanted();
+    // Joined, or found elsewhere since: its peer URLs say that it is this one.
+    let told = wanted.get(&owner.member).map(|m| &m.peer_urls);
+    if config.joins || told.is_some() && told == own {
+        return Ok(());
+    }
+    if !wanted.is_empty() && !wanted.contains_key(&named) {
+        tracing::warn!(
+            "--initial-cluster and the flags beside it are ignored: the data directory is in use"
+        );
+        return Ok(());
+    }
+    Err(format!(
+        "it belongs to member {:x} of cluster {:x}, but the flags name member {:x} of cluster {:x}; \
+         check --data-dir, --initial-cluster, --initial-cluster-token and --name",
+        owner.member.0,
+        owner.cluster_id,
+        named.0,
+        ids::cluster_id(founders.iter().map(|m| m.id))
+    ))
 }
 
 /// Counts the leaders this member has seen after the first look.

@@ -82,7 +82,22 @@ pub(crate) struct Claim<E: Env> {
 }
 
 impl<E: Env> Claim<E> {
-    /// Compares the directory's identity with the flags, or gives a new directory one.
+    /// Whose the directory is; `None`: nobody's yet, or it is not told (which [`Claim::begin`] will refuse).
+    pub(crate) async fn owner(disk: &E::Disk, dir: &Path) -> Result<Option<Owner>, StartError> {
+        for name in [NAME, UNFINISHED] {
+            let text = read(disk, &dir.join(name)).await;
+            let text = text.map_err(|reason| StartError::DataDir {
+                dir: dir.to_owned(),
+                reason: with_advice(reason),
+            })?;
+            if let Some(text) = text {
+                return Ok(Identity::parse(&text).map(|identity| identity.owner));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Compares the directory's identity with its owner, or gives a new directory one.
     pub(crate) async fn begin(
         owner: Owner,
         disk: &E::Disk,

@@ -20,6 +20,12 @@ pub fn member_id(peer_urls: &[String], cluster_token: &str) -> MemberId {
     MemberId(first_eight(hash.finalize().as_ref()))
 }
 
+/// The same with a decimal number at the end. etcd takes the second of the day it was added; any number that does not come
+/// twice keeps a removed member's id from coming back.
+pub fn added_member_id(peer_urls: &[String], cluster_token: &str, salt: u64) -> MemberId {
+    member_id(peer_urls, &format!("{cluster_token}{salt}"))
+}
+
 /// First 8 bytes of sha1(member ids in ascending order, big endian).
 pub fn cluster_id(members: impl IntoIterator<Item = MemberId>) -> u64 {
     let mut ids: Vec<u64> = members.into_iter().map(|m| m.0).collect();

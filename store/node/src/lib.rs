@@ -20,9 +20,11 @@ mod clock;
 mod figures;
 mod identity;
 pub mod ids;
+mod join;
 mod leases;
 pub mod limits;
 mod machine;
+mod membership;
 mod persister;
 mod queue;
 mod reads;
@@ -30,23 +32,14 @@ mod space;
 mod sweep;
 mod watches;
 
+pub use barque_store_consensus::TransferError;
 pub use figures::Figures;
 pub use space::SpaceRules;
 pub use watches::WatchStream;
 
-use limits::SHUTDOWN_PERSIST_MAX;
+use limits::{MEMBERSHIP_INTERVAL, REMOVED_LINGER_MAX, REMOVED_LINGER_MIN, SHUTDOWN_PERSIST_MAX};
 use machine::Machine;
 use queue::{Queue, Reply, Waiting};
-
-/// A voting member of the static cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    pub id: MemberId,
-    pub name: String,
-    /// `http(s)://host:port`, the first is used.
-    pub peer_urls: Vec<String>,
-    pub client_urls: Vec<String>,
-}
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -54,11 +47,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// etcd's `--initial-cluster-token`.
     pub cluster_token: String,
-    /// `host:port` to listen on for peers; not used by a single member.
+    /// `host:port` to listen on for peers.
     pub listen_peer: String,
     pub advertise_client_urls: Vec<String>,
     /// Name -> peer URLs of all members, this one included (`--initial-cluster`).
+    /// Only of use to a member without a data directory.
     pub initial_cluster: BTreeMap<String, Vec<String>>,
+    /// `--initial-cluster-state existing`: the cluster is there, and this member was added to it.
+    pub joins: bool,
+    /// `--strict-reconfig-check`
+    pub strict_reconfig: bool,
     /// etcd's flags; see design "Elections" for how they map to openraft's settings.
     pub heartbeat: Duration,
     pub election: Duration,
@@ -70,6 +68,29 @@ pub struct Config {
     pub engine: barque_store_engine::Kind,
     /// `--value-cache-bytes`: persisted values kept in memory for reading.
     pub value_cache_bytes: u64,
+}
+
+impl Default for Config {
+    /// etcd's defaults, but for the names and places that each member has of its own.
+    fn default() -> Self {
+        Config {
+            name: "default".to_owned(),
+            data_dir: PathBuf::from("default.etcd"),
+            cluster_token: "etcd-cluster".to_owned(),
+            listen_peer: "localhost:2380".to_owned(),
+            advertise_client_urls: Vec::new(),
+            initial_cluster: BTreeMap::new(),
+            joins: false,
+            strict_reconfig: true,
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_secs(1),
+            progress_interval: Duration::from_secs(600),
+            space: SpaceRules::default(),
+            guards: barque_store_consensus::Guards::default(),
+            engine: barque_store_engine::Kind::default(),
+            value_cache_bytes: barque_store_state::limits::VALUE_CACHE_BYTES,
+        }
+    }
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -111,7 +132,9 @@ pub struct Status {
 pub(crate) struct Shared<E: Env> {
     pub(crate) member: MemberId,
     pub(crate) cluster_id: u64,
-    pub(crate) members: Vec<Member>,
+    /// The leader's lease: half the election timeout.
+    pub(crate) lease: Duration,
+    cluster_token: String,
     /// etcd's: 5 s + 2 x election timeout.
     pub(crate) request_timeout: Duration,
     pub(crate) machine: Arc<Machine<E>>,
@@ -300,23 +323,80 @@ impl<E: Env> Store<E> {
         self.shared.machine.state.read().alarms().iter().collect()
     }
 
-    /// All members by id, with the client URLs they have published.
-    pub fn members(&self) -> Vec<Member> {
-        let state = self.shared.machine.state.read();
-        let published = state.published();
-        self.shared
-            .members
-            .iter()
-            .map(|member| {
-                let client_urls = published
-                    .get(&member.id)
-                    .map_or_else(|| member.client_urls.clone(), |m| m.client_urls.clone());
-                Member {
-                    client_urls,
-                    ..member.clone()
-                }
-            })
-            .collect()
+    /// The members that are wanted, by id, with what they have published of themselves.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        self.shared.machine.members()
+    }
+
+    /// Whether this member is in the cluster as a learner.
+    pub fn is_learner(&self) -> bool {
+        self.shared.machine.is_learner()
+    }
+
+    /// Adds a member that will be found at these URLs; returns its id and all members. It need not run yet: the cluster's
+    /// quorum counts it once it has caught up.
+    pub async fn member_add(
+        &self,
+        peer_urls: Vec<String>,
+        learner: bool,
+        deadline: Instant,
+    ) -> Result<Result<(MemberId, Vec<MemberInfo>), Refusal>, ProposeError> {
+        let id = ids::added_member_id(&peer_urls, &self.shared.cluster_token, E::random());
+        let change = MemberChange::Add {
+            id,
+            peer_urls,
+            learner,
+        };
+        let members = self.member_change(change, deadline).await?;
+        Ok(members.map(|members| (id, members)))
+    }
+
+    /// Changes who is to be in the cluster; returns all members after it. Answers once the wish is committed; Raft's own
+    /// membership follows it in steps.
+    pub async fn member_change(
+        &self,
+        change: MemberChange,
+        deadline: Instant,
+    ) -> Result<Result<Vec<MemberInfo>, Refusal>, ProposeError> {
+        let outcome = self.propose(Command::Members(change), deadline).await?;
+        Ok(match outcome.result {
+            Ok(Answer::Members(members)) => Ok(members),
+            Ok(other) => unreachable!("a change of members is answered by members, not {other:?}"),
+            Err(refusal) => Err(refusal),
+        })
+    }
+
+    /// Hands leadership to `to`; this member must lead.
+    pub async fn move_leader(&self, to: MemberId, deadline: Instant) -> Result<(), TransferError> {
+        self.shared.consensus.transfer_to(to, deadline).await
+    }
+
+    /// Hands leadership to another voter, if this member leads and there is one that can take it by `deadline`.
+    pub async fn hand_over(&self, deadline: Instant) {
+        self.shared.consensus.transfer_away(deadline).await;
+    }
+
+    /// Resolves once this member was removed from the cluster; it serves nothing any more and should be shut down.
+    pub async fn removed(&self) {
+        let consensus = &self.shared.consensus;
+        let (applied, told) = (
+            pin!(self.shared.machine.removed()),
+            pin!(consensus.removed()),
+        );
+        if let futures::future::Either::Right(_) = futures::future::select(applied, told).await {
+            return;
+        }
+        // The removal is committed as a wish; this member's vote may still be needed to carry it out.
+        let begun = E::now();
+        E::sleep(REMOVED_LINGER_MIN).await;
+        while consensus
+            .membership()
+            .nodes
+            .contains_key(&self.shared.member)
+            && E::now().saturating_since(begun) < REMOVED_LINGER_MAX
+        {
+            E::sleep(MEMBERSHIP_INTERVAL).await;
+        }
     }
 
     /// Resolves when the member can no longer trust its disk or state; the process must exit non-zero then.
@@ -328,10 +408,7 @@ impl<E: Env> Store<E> {
 
     /// Hands leadership over where it can, answers what waits, then stops.
     pub async fn shutdown(&self) {
-        self.shared
-            .consensus
-            .transfer_away(E::now() + Duration::from_secs(1))
-            .await;
+        self.hand_over(E::now() + Duration::from_secs(1)).await;
         self.shared.queue.close();
         let tasks = std::mem::take(&mut *self.shared.tasks.lock());
         tasks.iter().for_each(Task::abort);

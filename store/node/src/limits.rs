@@ -73,6 +73,19 @@ pub const SWEEP_ENTRIES: usize = 16;
 /// How long to wait for a change of leadership before looking again; only a safety net, changes wake the queue.
 pub const LEADER_POLL: Duration = Duration::from_millis(50);
 
+/// How often the leader looks whether Raft's membership is the wanted one.
+pub const MEMBERSHIP_INTERVAL: Duration = Duration::from_millis(50);
+/// How long one step of it may take; then the next look decides anew.
+pub const MEMBERSHIP_STEP_MAX: Duration = Duration::from_secs(5);
+/// A learner that lacks no more entries than this becomes a voter: fewer than are on their way at any moment under load.
+pub const PROMOTE_LAG_ENTRIES: u64 = 20;
+/// How long one member is asked by one that joins, and how often all of them are.
+pub const JOIN_ASK_MAX: Duration = Duration::from_secs(2);
+pub const JOIN_ROUNDS: usize = 10;
+/// How long a removed member goes on, so that its removal can be committed with its help: etcd's second, and at most this.
+pub const REMOVED_LINGER_MIN: Duration = Duration::from_secs(1);
+pub const REMOVED_LINGER_MAX: Duration = Duration::from_secs(3);
+
 /// How often what was applied is moved to the engine: each batch costs one fdatasync beside the log's, and a start carries
 /// out again what came after the last one.
 pub const PERSIST_INTERVAL: Duration = Duration::from_millis(100);
@@ -81,8 +94,8 @@ pub const BATCH_BYTES: u64 = 4 << 20;
 /// Bytes of rows that the engine does not have yet. When reached: applying waits, and with it the clients' answers, until
 /// the persister has caught up.
 pub const OVERLAY_BYTES_MAX: u64 = 64 << 20;
-/// Keys of a checkpoint's chunk: about a millisecond under the state's lock.
-pub const CHECKPOINT_KEYS: usize = 4_096;
+/// Keys of a checkpoint's chunk: about a quarter of a millisecond under the state's lock, and some 64 KiB in one write.
+pub const CHECKPOINT_KEYS: usize = 1_024;
 /// Keys the cache's hand passes under one write lock when the persister trims it, about half a millisecond, and how often in
 /// a row. What is still too much goes the next time.
 pub const TRIM_KEYS: usize = 4_096;

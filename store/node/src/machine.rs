@@ -24,6 +24,13 @@ use crate::limits::*;
 use crate::space::Gate;
 
 pub(crate) struct Machine<E: Env> {
+    pub(crate) member: MemberId,
+    /// The members that the flags named; told until the state knows the members.
+    founders: Vec<MemberInfo>,
+    /// Whether this member was removed from the cluster.
+    removed: watch::Sender<bool>,
+    /// Whether it is in the cluster as a learner.
+    learner: AtomicBool,
     pub(crate) state: RwLock<State>,
     pub(crate) hub: Mutex<Hub>,
     pub(crate) gate: Arc<Gate>,
@@ -48,13 +55,24 @@ pub(crate) struct Machine<E: Env> {
 }
 
 impl<E: Env> Machine<E> {
-    pub(crate) fn new(gate: Arc<Gate>, state: State, mark: Option<Mark>, space: Space) -> Self {
+    pub(crate) fn new(
+        member: MemberId,
+        founders: Vec<MemberInfo>,
+        gate: Arc<Gate>,
+        state: State,
+        mark: Option<Mark>,
+        space: Space,
+    ) -> Self {
         gate.applied(&state);
         let estimate = Estimate {
             stamp: state.time(),
             applied_at: E::now(),
         };
         Machine {
+            removed: watch::channel(state.cluster().is_removed(member)).0,
+            learner: AtomicBool::new(learns(&state, member)),
+            member,
+            founders,
             gate,
             counters: Counters::default(),
             // What the state begins with is not published again.
@@ -89,6 +107,54 @@ impl<E: Env> Machine<E> {
     /// This member's estimate of cluster time at `now`.
     pub(crate) fn cluster_time(&self, now: Instant) -> ClusterTime {
         self.estimate.lock().at(now)
+    }
+}
+
+fn learns(state: &State, member: MemberId) -> bool {
+    let wanted = state.cluster().wanted();
+    wanted.get(&member).is_some_and(|m| m.learner)
+}
+
+/// Who is in the cluster.
+impl<E: Env> Machine<E> {
+    pub(crate) fn members(&self) -> Vec<MemberInfo> {
+        let state = self.state.read();
+        if !state.cluster().wanted().is_empty() {
+            return state.members();
+        }
+        // Their client URLs may have been published already.
+        let told = |member: &MemberInfo| MemberInfo {
+            client_urls: match state.published().get(&member.id) {
+                Some(told) => told.client_urls.clone(),
+                None => member.client_urls.clone(),
+            },
+            ..member.clone()
+        };
+        self.founders.iter().map(told).collect()
+    }
+    /// Resolves once this member was removed.
+    pub(crate) async fn removed(&self) {
+        let mut removed = self.removed.subscribe();
+        while !removed.get() {
+            if removed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+    /// What this member's own place is, after it may have changed.
+    fn note_cluster(&self, state: &State) {
+        if state.cluster().is_removed(self.member) {
+            self.removed.send(true);
+        }
+        self.learner
+            .store(learns(state, self.member), Ordering::Relaxed);
+    }
+    pub(crate) fn is_learner(&self) -> bool {
+        self.learner.load(Ordering::Relaxed)
+    }
+    /// The term of the entry applied last.
+    pub(crate) fn applied_term(&self) -> u64 {
+        self.mark.lock().term
     }
 }
 
@@ -232,6 +298,13 @@ impl<E: Env> consensus::Machine for Machine<E> {
         let applied = state.apply(index, entry, previous_wanted(&hub));
         self.note(&state, index, term);
         let stamp = state.time();
+        if entry
+            .commands
+            .iter()
+            .any(|c| matches!(c, Command::Members(_)))
+        {
+            self.note_cluster(&state);
+        }
         self.gate.applied(&state);
         drop(state);
         let applied = match applied {
@@ -252,6 +325,14 @@ impl<E: Env> consensus::Machine for Machine<E> {
             applied_at: E::now(),
         };
         Ok(applied.outcomes)
+    }
+
+    fn is_removed(&self, member: MemberId) -> bool {
+        self.state.read().cluster().is_removed(member)
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        Machine::members(self)
     }
 
     fn membership(&self, membership: Bytes) {

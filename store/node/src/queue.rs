@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use barque_store_consensus::{self as consensus, Consensus};
 use barque_store_env::{Env, Instant};
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::limits::*;
 use crate::machine::Machine;
+use crate::membership;
 use crate::space::Gate;
 use crate::{Completion, CompletionSink, ProposeError};
 
@@ -305,6 +307,8 @@ pub(crate) struct Worker<E: Env> {
     pub(crate) queue: Arc<Queue>,
     pub(crate) machine: Arc<Machine<E>>,
     pub(crate) consensus: Consensus<E>,
+    pub(crate) strict_reconfig: bool,
+    pub(crate) election: Duration,
 }
 
 /// A batch on its way, and what became of each of its commands.
@@ -395,7 +399,9 @@ impl<E: Env> Worker<E> {
         let mut grows = 0;
         for waiting in self.queue.take() {
             let pending = growing.saturating_add(grows);
-            if self.machine.gate.within_quota(&waiting.command, pending) {
+            if let Some(refusal) = self.unsafe_change(&waiting.command) {
+                refused.push((waiting.reply, Ok(refused_outcome(refusal))));
+            } else if self.machine.gate.within_quota(&waiting.command, pending) {
                 grows += growth(&waiting.command);
                 batch.push(waiting);
             } else {
@@ -431,6 +437,21 @@ impl<E: Env> Worker<E> {
                 growth: grows,
             }
         }))
+    }
+
+    /// Why a change of members is not to be proposed now.
+    fn unsafe_change(&self, command: &Command) -> Option<Refusal> {
+        let Command::Members(change) = command else {
+            return None;
+        };
+        let strict = self.strict_reconfig;
+        membership::refusal(
+            &self.machine,
+            &self.consensus,
+            change,
+            strict,
+            self.election,
+        )
     }
 
     fn forward(&self, leader: MemberId) -> Decision {

@@ -40,6 +40,7 @@ fn config(name: &str, dir: &Path, ports: &BTreeMap<String, u16>) -> Config {
         guards: Default::default(),
         engine: Default::default(),
         value_cache_bytes: 1 << 20,
+        ..Default::default()
     }
 }
 

@@ -31,6 +31,7 @@ fn config(node: NodeId, guards: Guards) -> Config {
         guards,
         engine: Default::default(),
         value_cache_bytes: 1 << 20,
+        ..Default::default()
     }
 }
 

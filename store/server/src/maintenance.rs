@@ -5,6 +5,7 @@ use std::rc::Rc;
 use barque_proto::etcdserverpb as pb;
 use barque_store_env::Env;
 use barque_store_node::ProposeError;
+use barque_store_node::TransferError;
 use barque_store_rpc::{Code, Framed, Frames, Reply, Status};
 use barque_store_state::{Alarm, AlarmCause, AlarmKind, Answer, Command, MemberId, Revision};
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use prost::Message;
 
 use crate::core::Core;
 use crate::metrics::quota;
-use crate::status::{invalid, malformed, not_proposed, not_served, refused};
+use crate::status::{invalid, malformed, not_proposed, refused};
 use crate::{ETCD_API_VERSION, ETCD_CLUSTER_VERSION};
 
 /// Frames a message of the cold paths.
@@ -54,7 +55,7 @@ pub(crate) fn status<E: Env>(core: &Core<E>, reply: Reply) {
         raft_applied_index: status.applied_index,
         errors,
         db_size_in_use: signed(status.db_size_in_use),
-        is_learner: false,
+        is_learner: core.store.is_learner(),
         storage_version: ETCD_CLUSTER_VERSION.to_owned(),
         db_size_quota: quota(status.quota_bytes),
         downgrade_info: Some(pb::DowngradeInfo::default()),
@@ -191,9 +192,8 @@ pub(crate) fn alarm<E: Env>(core: &Rc<Core<E>>, request: Bytes, reply: Reply) {
 const NOT_LEADER: &str = "etcdserver: not leader";
 const BAD_TRANSFEREE: &str = "etcdserver: bad leader transferee";
 
-/// Only the leader moves leadership, and only to a member; to itself there is nothing to do. Choosing another member is not
-/// served yet: leadership is handed over when the leader stops.
-pub(crate) fn move_leader<E: Env>(core: &Core<E>, request: Bytes, reply: Reply) {
+/// Only the leader moves leadership, and only to a voter; to itself there is nothing to do.
+pub(crate) fn move_leader<E: Env>(core: &Rc<Core<E>>, request: Bytes, reply: Reply) {
     let target = match pb::MoveLeaderRequest::decode(request) {
         Ok(request) => MemberId(request.target_id),
         Err(error) => return reply.err(malformed(&error)),
@@ -202,15 +202,27 @@ pub(crate) fn move_leader<E: Env>(core: &Core<E>, request: Bytes, reply: Reply) 
     if status.leader != Some(status.member) {
         return reply.err(Status::new(Code::FailedPrecondition, NOT_LEADER));
     }
-    if !core.store.members().iter().any(|m| m.id == target) {
+    let members = core.store.members();
+    if !members.iter().any(|m| m.id == target && !m.learner) {
         return reply.err(Status::new(Code::FailedPrecondition, BAD_TRANSFEREE));
     }
-    if target != status.member {
-        return reply.err(not_served("MoveLeader to another member"));
-    }
-    reply.ok(framed(&pb::MoveLeaderResponse {
-        header: header(core, status.revision),
-    }));
+    let core = core.clone();
+    barque_store_rpc::spawn_local(async move {
+        let moved = match target == status.member {
+            true => Ok(()),
+            false => core.store.move_leader(target, core.deadline()).await,
+        };
+        reply.done(match moved {
+            Ok(()) => Ok(framed(&pb::MoveLeaderResponse {
+                header: header(&core, core.store.revision()),
+            })),
+            Err(TransferError::NotLeader) => Err(Status::new(Code::FailedPrecondition, NOT_LEADER)),
+            Err(TransferError::NotReady | TransferError::Timeout) => Err(Status::new(
+                Code::Unavailable,
+                "etcdserver: request timed out, leader transfer took too long",
+            )),
+        });
+    });
 }
 
 /// There is no older form of this store to go back to, so no version is a valid target, and no downgrade is ever under way.

@@ -17,16 +17,12 @@ use crate::core::{Core, Rules, check_client_version, wants_leader};
 use crate::http::Surface;
 use crate::maintenance::framed;
 use crate::pages::{Calls, Pages};
-use crate::status::{malformed, not_served};
+use crate::status::{malformed, not_for_learners, not_served};
 use crate::{cluster, http as plain_http, kv, lease, maintenance, watch};
 
 /// Methods of etcd's that answer Unimplemented by name, so that their users learn it is not a typing error.
 const NOT_SERVED: &[&str] = &[
     "/etcdserverpb.KV/RangeStream",
-    "/etcdserverpb.Cluster/MemberAdd",
-    "/etcdserverpb.Cluster/MemberRemove",
-    "/etcdserverpb.Cluster/MemberUpdate",
-    "/etcdserverpb.Cluster/MemberPromote",
     "/etcdserverpb.Maintenance/Snapshot",
 ];
 const SERVICES_NOT_SERVED: &[&str] = &[
@@ -44,6 +40,17 @@ const SERVICES: &[&str] = &[
     "/etcdserverpb.Maintenance/",
     "/grpc.health.v1.Health/",
 ];
+
+/// etcd's isRPCSupportedForLearner, and its health service.
+fn serves_as_learner(path: &str, request: &Bytes) -> bool {
+    match path {
+        "/etcdserverpb.Maintenance/Status" => true,
+        "/etcdserverpb.KV/Range" => {
+            pb::RangeRequest::decode(request.clone()).is_ok_and(|range| range.serializable)
+        }
+        path => !path.starts_with("/etcdserverpb."),
+    }
+}
 
 /// grpc-go tells a method it does not know from a service it does not know.
 fn unknown(path: &str) -> Status {
@@ -94,6 +101,10 @@ impl<E: Env> Service for EtcdService<E> {
             | "/etcdserverpb.Lease/LeaseRevoke"
             | "/etcdserverpb.Lease/LeaseTimeToLive"
             | "/etcdserverpb.Lease/LeaseLeases"
+            | "/etcdserverpb.Cluster/MemberAdd"
+            | "/etcdserverpb.Cluster/MemberRemove"
+            | "/etcdserverpb.Cluster/MemberUpdate"
+            | "/etcdserverpb.Cluster/MemberPromote"
             | "/etcdserverpb.Cluster/MemberList"
             | "/etcdserverpb.Maintenance/Alarm"
             | "/etcdserverpb.Maintenance/Status"
@@ -128,6 +139,9 @@ impl<E: Env> Service for EtcdService<E> {
         if let Err(status) = allowed {
             return reply.err(status);
         }
+        if core.store.is_learner() && !serves_as_learner(path, &request) {
+            return reply.err(not_for_learners());
+        }
         match path {
             "/etcdserverpb.KV/Range" => kv::range(core, request, reply),
             "/etcdserverpb.KV/Put" => kv::put(core, request, reply),
@@ -143,6 +157,10 @@ impl<E: Env> Service for EtcdService<E> {
                 }
             }
             "/etcdserverpb.Cluster/MemberList" => cluster::member_list(core, request, reply),
+            "/etcdserverpb.Cluster/MemberAdd" => cluster::member_add(core, request, reply),
+            "/etcdserverpb.Cluster/MemberRemove" => cluster::member_remove(core, request, reply),
+            "/etcdserverpb.Cluster/MemberUpdate" => cluster::member_update(core, request, reply),
+            "/etcdserverpb.Cluster/MemberPromote" => cluster::member_promote(core, request, reply),
             "/etcdserverpb.Maintenance/Alarm" => maintenance::alarm(core, request, reply),
             "/etcdserverpb.Maintenance/Status" => {
                 if let Some(reply) = well_formed::<pb::StatusRequest>(request, reply) {
@@ -178,6 +196,9 @@ impl<E: Env> Service for EtcdService<E> {
             check_client_version(metadata).and_then(|()| self.core.require_leader(metadata));
         if let Err(status) = allowed {
             return responses.finish(&status);
+        }
+        if self.core.store.is_learner() && path.starts_with("/etcdserverpb.") {
+            return responses.finish(&not_for_learners());
         }
         let core = self.core.clone();
         match path {

@@ -6,6 +6,7 @@ use barque_store_state::Refusal;
 
 pub(crate) const REQUEST_TOO_LARGE: &str = "etcdserver: request is too large";
 pub(crate) const INVALID_CLIENT_VERSION: &str = "etcdserver: invalid client api version";
+pub(crate) const BAD_URLS: &str = "etcdserver: given member URLs are invalid";
 pub(crate) const INVALID_SORT: &str = "etcdserver: invalid sort option";
 
 pub(crate) fn refused(refusal: &Refusal) -> Status {
@@ -19,8 +20,16 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         | Refusal::LeaseProvided
         | Refusal::TooManyOps
         | Refusal::DuplicateKey => Code::InvalidArgument,
-        Refusal::LeaseNotFound => Code::NotFound,
-        Refusal::LeaseExists => Code::FailedPrecondition,
+        Refusal::LeaseNotFound | Refusal::MemberNotFound => Code::NotFound,
+        Refusal::LeaseExists
+        | Refusal::MemberExists
+        | Refusal::PeerUrlsExist
+        | Refusal::NotLearner
+        | Refusal::LearnerNotReady
+        | Refusal::TooManyLearners => Code::FailedPrecondition,
+        // A status of its own in etcd's table, and an error without one on its way: it travels as Unknown.
+        Refusal::NotEnoughStarted => Code::Unknown,
+        Refusal::Unhealthy => Code::Unavailable,
         Refusal::NoSpace => Code::ResourceExhausted,
         Refusal::Corrupt => Code::DataLoss,
     };
@@ -44,6 +53,14 @@ pub(crate) fn history_unreadable() -> Status {
     Status::new(
         Code::Unavailable,
         "etcdserver: this member cannot read its history",
+    )
+}
+
+/// A learner has no vote and may be far behind.
+pub(crate) fn not_for_learners() -> Status {
+    Status::new(
+        Code::FailedPrecondition,
+        "etcdserver: rpc not supported for learner",
     )
 }
 

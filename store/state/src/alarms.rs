@@ -71,6 +71,7 @@ pub fn growth(command: &Command) -> u64 {
         | Command::LeaseKeepAlive { .. }
         | Command::LeaseExpire { .. }
         | Command::MemberPublish { .. }
+        | Command::Members(_)
         | Command::AlarmRaise(_)
         | Command::AlarmClear { .. } => 0,
     }
@@ -106,6 +107,7 @@ fn changes_data(command: &Command) -> bool {
         | Command::LeaseExpire { .. } => true,
         Command::LeaseKeepAlive { .. }
         | Command::MemberPublish { .. }
+        | Command::Members(_)
         | Command::AlarmRaise(_)
         | Command::AlarmClear { .. } => false,
     }

@@ -1,6 +1,7 @@
 //! The only writer. Takes committed entries in log order and carries their commands out, one after another.
 //! Promise: total (any entry that decodes can be applied) and deterministic; a refused command leaves no trace.
 
+use crate::alarms::AlarmKind;
 use crate::archive::{ReadError, Unreadable};
 use crate::limits::{CACHE_TURN_KEYS, SWEEP_WORK};
 use crate::mvcc::{Write, write_txn};
@@ -121,7 +122,7 @@ impl State {
             } => {
                 let known = self.published.get(member).map_or(0, |m| m.incarnation);
                 // Another directory in this member's name is one that was wiped: it must not become the known one.
-                if known == 0 || known == *incarnation {
+                if (known == 0 || known == *incarnation) && !self.cluster.is_removed(*member) {
                     let told = PublishedMember {
                         name: name.clone(),
                         client_urls: client_urls.clone(),
@@ -131,6 +132,18 @@ impl State {
                     self.dirty_members.insert(*member);
                 }
                 Ok(Answer::Published)
+            }
+            Command::Members(change) => {
+                self.cluster.change(change, self.applied)?;
+                self.dirty_cluster = true;
+                if let MemberChange::Remove { id } = change {
+                    self.published.remove(id);
+                    self.dirty_members.insert(*id);
+                    for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
+                        self.alarms.clear(kind, *id, None);
+                    }
+                }
+                Ok(Answer::Members(self.members()))
             }
             Command::AlarmRaise(alarm) => Ok(Answer::Alarms(vec![self.alarms.raise(*alarm)])),
             Command::AlarmClear { kind, member, only } => {

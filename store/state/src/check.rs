@@ -24,6 +24,7 @@ pub fn command(command: &Command) -> Result<(), Refusal> {
         | Command::LeaseKeepAlive { .. }
         | Command::LeaseExpire { .. }
         | Command::MemberPublish { .. }
+        | Command::Members(_)
         | Command::AlarmRaise(_)
         | Command::AlarmClear { .. } => Ok(()),
     }

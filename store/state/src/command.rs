@@ -132,6 +132,8 @@ pub enum Command {
         /// changes nothing.
         incarnation: u64,
     },
+    /// Answers with all members as they then are.
+    Members(MemberChange),
     /// Answers with the alarm as it then stands, also when it was up already (as etcd).
     AlarmRaise(Alarm),
     /// Answers with the alarm when one was taken back. `only`: not unless it was raised for that reason.
@@ -140,6 +142,43 @@ pub enum Command {
         member: MemberId,
         only: Option<AlarmCause>,
     },
+}
+
+/// A change of who is to be in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// The members a new cluster begins with. Changes nothing when there are any.
+    Found {
+        members: Vec<MemberInfo>,
+    },
+    /// The id is new: the server has derived it from the URLs and the time, as etcd.
+    Add {
+        id: MemberId,
+        peer_urls: Vec<String>,
+        learner: bool,
+    },
+    Remove {
+        id: MemberId,
+    },
+    Update {
+        id: MemberId,
+        peer_urls: Vec<String>,
+    },
+    /// Makes a learner a voter.
+    Promote {
+        id: MemberId,
+    },
+}
+
+/// A member as clients are told of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberInfo {
+    pub id: MemberId,
+    /// Empty until the member was started.
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    pub client_urls: Vec<String>,
+    pub learner: bool,
 }
 
 /// What one Raft entry carries.
@@ -202,6 +241,8 @@ pub enum Answer {
         removed: bool,
     },
     Published,
+    /// All members after the change.
+    Members(Vec<MemberInfo>),
     /// The alarms that were touched, as they stand or stood.
     Alarms(Vec<Alarm>),
 }
@@ -239,6 +280,22 @@ pub enum Refusal {
     LeaseExists,
     #[error("etcdserver: too large lease TTL")]
     LeaseTtlTooLarge,
+    #[error("etcdserver: member not found")]
+    MemberNotFound,
+    #[error("etcdserver: member ID already exist")]
+    MemberExists,
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlsExist,
+    #[error("etcdserver: can only promote a learner member")]
+    NotLearner,
+    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    #[error("etcdserver: too many learner members in cluster")]
+    TooManyLearners,
+    #[error("etcdserver: re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    #[error("etcdserver: unhealthy cluster")]
+    Unhealthy,
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
     /// This member's data is damaged; it answers nothing else until it has ended. Or an alarm says that the members' data differ.

@@ -7,6 +7,7 @@ mod alarms;
 mod apply;
 mod archive;
 mod check;
+mod cluster;
 pub mod command;
 mod cover;
 mod digest;
@@ -21,6 +22,7 @@ pub mod wire;
 
 pub use alarms::{ActiveAlarms, Alarm, AlarmCause, AlarmKind, Alarms, growth};
 pub use archive::{Archive, ReadError, Unreadable};
+pub use cluster::{Cluster, WantedMember};
 pub use command::*;
 pub use mvcc::{Changes, HashKv, HashRun, Outline};
 pub use persist::{Batch, Restoring};

@@ -41,6 +41,9 @@ pub const HASH_ROWS: usize = 8_192;
 /// Cost of a row beside its key and value when live bytes are counted: etcd's estimate for its quota.
 pub const ROW_OVERHEAD_BYTES: u64 = 256;
 
+/// Learners at a time: etcd's default for `--experimental-max-learners`. More are refused.
+pub const LEARNERS_MAX: usize = 1;
+
 /// What a lease counts for when it is granted, beside the keys it will hold: etcd's estimate for its quota.
 pub const LEASE_OVERHEAD_BYTES: u64 = 64;
 

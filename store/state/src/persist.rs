@@ -11,6 +11,7 @@ use prost::Message;
 
 use crate::alarms::{Alarm, AlarmCause, AlarmKind, Alarms};
 use crate::archive::Archive;
+use crate::cluster::{Cluster, WantedMember};
 use crate::lease::Lessor;
 use crate::mvcc::{Expected, Pass, Rows, Store, Sweep};
 use crate::state::State;
@@ -19,6 +20,7 @@ use crate::{row, types::*};
 const CORE: &str = "state/core";
 const LEASE: &str = "state/lease/";
 const MEMBER: &str = "state/member/";
+const CLUSTER: &str = "state/cluster";
 
 /// One step of the persisted state. Atomic: all of it, or none.
 #[derive(Debug)]
@@ -132,6 +134,59 @@ struct Member {
     incarnation: u64,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct ClusterRecord {
+    #[prost(message, repeated, tag = "1")]
+    wanted: Vec<WantedRecord>,
+    #[prost(fixed64, repeated, tag = "2")]
+    removed: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WantedRecord {
+    #[prost(fixed64, tag = "1")]
+    id: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, repeated, tag = "3")]
+    peer_urls: Vec<String>,
+    #[prost(bool, tag = "4")]
+    learner: bool,
+    #[prost(uint64, tag = "5")]
+    added: u64,
+}
+
+impl ClusterRecord {
+    fn of(cluster: &Cluster) -> Self {
+        let wanted = cluster.wanted().iter().map(|(id, member)| WantedRecord {
+            id: id.0,
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            learner: member.learner,
+            added: member.added.0,
+        });
+        ClusterRecord {
+            wanted: wanted.collect(),
+            removed: cluster.removed().iter().map(|id| id.0).collect(),
+        }
+    }
+    fn cluster(self) -> Cluster {
+        let wanted = self.wanted.into_iter().map(|member| {
+            let wanted = WantedMember {
+                name: member.name,
+                peer_urls: member.peer_urls,
+                learner: member.learner,
+                added: LogIndex(member.added),
+            };
+            (MemberId(member.id), wanted)
+        });
+        Cluster::restore(
+            wanted.collect(),
+            self.removed.into_iter().map(MemberId).collect(),
+        )
+    }
+}
+
 fn encoded(message: &impl Message) -> Option<Bytes> {
     Some(message.encode_to_vec().into())
 }
@@ -162,6 +217,10 @@ impl State {
                 incarnation: member.incarnation,
             });
             meta.push((name, member.as_ref().and_then(encoded)));
+        }
+        if std::mem::take(&mut self.dirty_cluster) {
+            let record = ClusterRecord::of(&self.cluster);
+            meta.push((CLUSTER.to_owned(), encoded(&record)));
         }
         Batch {
             applied: self.applied,
@@ -277,6 +336,12 @@ impl Restoring {
         for up in &core.alarms {
             alarms.raise(up.alarm().ok_or_else(|| damaged(CORE))?);
         }
+        let cluster = match meta.get(CLUSTER) {
+            Some(record) => ClusterRecord::decode(record.clone())
+                .map_err(|_| damaged(CLUSTER))?
+                .cluster(),
+            None => Cluster::default(),
+        };
         let expected = expected(&core);
         let store: Store = self
             .0
@@ -288,6 +353,8 @@ impl Restoring {
             lessor,
             published,
             dirty_members: Default::default(),
+            cluster,
+            dirty_cluster: false,
             alarms,
         };
         if state.whole_hash() != core.whole_hash {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::alarms::Alarms;
 use crate::archive::ReadError;
+use crate::cluster::Cluster;
 use crate::lease::Lessor;
 use crate::mvcc::{self, Changes, HashKv, HashRun, Outline, Store};
 use crate::{check, command::*, digest, types::*};
@@ -18,6 +19,9 @@ pub struct State {
     pub(crate) published: BTreeMap<MemberId, PublishedMember>,
     /// Published since the last batch was begun.
     pub(crate) dirty_members: BTreeSet<MemberId>,
+    pub(crate) cluster: Cluster,
+    /// Changed since the last batch was begun.
+    pub(crate) dirty_cluster: bool,
     pub(crate) alarms: Alarms,
 }
 
@@ -54,6 +58,8 @@ impl State {
             lessor: Lessor::default(),
             published: BTreeMap::new(),
             dirty_members: BTreeSet::new(),
+            cluster: Cluster::default(),
+            dirty_cluster: false,
             alarms: Alarms::default(),
         }
     }
@@ -148,6 +154,15 @@ impl State {
         &self.published
     }
 
+    /// Who is to be in the cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+    /// The members as clients are told of them, by id.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        self.cluster.list(&self.published)
+    }
+
     /// Keys that are alive.
     pub fn keys(&self) -> u64 {
         self.store.alive_keys()
@@ -161,7 +176,7 @@ impl State {
     pub fn live_bytes(&self) -> u64 {
         self.store.bytes()
     }
-    /// Equal on members that hold the same rows, leases, revision, compaction, time, member names and alarms. Costs next to
+    /// Equal on members that hold the same rows, leases, revision, compaction, time, members and alarms. Costs next to
     /// nothing: rows and leases are summed up with every change.
     pub fn whole_hash(&self) -> u64 {
         let mut members = Vec::new();
@@ -171,12 +186,17 @@ impl State {
                 members.push(digest::text(text));
             }
         }
-        digest::words(&[
+        let mut words = vec![
             self.store.digest(),
             self.lessor.digest(),
             self.time.0,
             digest::words(&members),
             self.alarms.digest(),
-        ])
+        ];
+        // Nothing is added where there is none, so that what was persisted before members could change still proves itself.
+        if self.cluster != Cluster::default() {
+            words.push(self.cluster.digest());
+        }
+        digest::words(&words)
     }
 }

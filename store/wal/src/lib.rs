@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use barque_store_env::{Disk, Env, create_dir_durably};
+use barque_store_env::{Disk, Env, Instant, create_dir_durably};
 use bytes::Bytes;
 use futures::future::Either;
 use tokio::sync::Notify;
@@ -243,6 +243,11 @@ impl<E: Env> Wal<E> {
     /// How long the syncs took. Waits for nobody: any thread may ask at any time.
     pub fn sync_times(&self) -> SyncTimes {
         self.handle.shared.sync_clock.read()
+    }
+
+    /// Since when the writer has been at the batch it is writing; `None` when there is nothing to write.
+    pub fn writing_since(&self) -> Option<Instant> {
+        self.handle.shared.sync_clock.writing_since()
     }
 
     pub fn stats(&self) -> Stats {

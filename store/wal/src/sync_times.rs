@@ -32,9 +32,21 @@ pub struct SyncTimes {
 pub struct SyncClock {
     nanos: AtomicU64,
     buckets: [AtomicU64; BUCKETS],
+    /// When the writer began what it is at; 0: it waits for something to write.
+    writing: AtomicU64,
 }
 
 impl SyncClock {
+    pub fn begin(&self, now: Instant) {
+        self.writing.store(now.0.max(1), Ordering::Relaxed);
+    }
+    pub fn done(&self) {
+        self.writing.store(0, Ordering::Relaxed);
+    }
+    pub fn writing_since(&self) -> Option<Instant> {
+        let since = self.writing.load(Ordering::Relaxed);
+        (since != 0).then_some(Instant(since))
+    }
     pub fn note(&self, took: Duration) {
         let bucket = SYNC_BOUNDS_SECONDS
             .iter()

@@ -116,7 +116,9 @@ impl<E: Env> Writer<E> {
             match self.shared.next(now) {
                 Next::Write(draft) => {
                     lazy = None;
+                    self.shared.sync_clock.begin(E::now());
                     self.write(draft).await?;
+                    self.shared.sync_clock.done();
                 }
                 Next::Lazy => {
                     let due = *lazy.get_or_insert_with(|| E::now() + LAZY);

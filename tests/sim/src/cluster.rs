@@ -102,6 +102,7 @@ impl Cluster {
             engine: Default::default(),
             // Next to nothing: reads go to the engine.
             value_cache_bytes: 2 << 10,
+            ..Default::default()
         }
     }
 

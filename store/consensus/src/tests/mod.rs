@@ -153,6 +153,7 @@ pub fn config(member: u64, peers: &[(u64, String)], dir: PathBuf) -> Config {
             .iter()
             .map(|(id, addr)| (MemberId(*id), Peer { addr: addr.clone() }))
             .collect::<BTreeMap<_, _>>(),
+        founds: true,
         heartbeat: Duration::from_millis(50),
         election: Duration::from_millis(500),
         guards: Guards::default(),

@@ -32,6 +32,8 @@ pub enum Kind {
     ReadIndexReply = 21,
     Forward = 22,
     ForwardReply = 23,
+    Members = 24,
+    MembersReply = 25,
     /// Answers any call that could not be carried out.
     Error = 30,
 }
@@ -54,6 +56,8 @@ impl Kind {
             ReadIndexReply,
             Forward,
             ForwardReply,
+            Members,
+            MembersReply,
             Error,
         ]
         .into_iter()

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use barque_store_env::{Conn, Env, Net, WriteHalf};
 use barque_store_state::MemberId;
+use parking_lot::Mutex;
 
 use crate::directories::Directories;
 use crate::limits;
+use crate::tasks::Tasks;
 
 pub mod call;
 pub mod frame;
+pub mod join;
 pub mod network;
 pub mod serve;
 pub mod session;
@@ -78,7 +81,8 @@ type WriteOf<E> = <<<E as Env>::Net as Net>::Conn as Conn>::Write;
 /// Reaches one other member.
 pub struct Peer<E: Env> {
     pub member: MemberId,
-    pub addr: String,
+    /// Where the next connection goes.
+    addr: Mutex<String>,
     net: E::Net,
     me: Identity,
     directories: Arc<Directories>,
@@ -86,6 +90,12 @@ pub struct Peer<E: Env> {
 }
 
 impl<E: Env> Peer<E> {
+    pub fn addr(&self) -> String {
+        self.addr.lock().clone()
+    }
+    pub fn told_removed(&self) {
+        self.directories.told_removed();
+    }
     /// A fresh connection that has said hello.
     pub async fn connect(
         &self,
@@ -96,14 +106,15 @@ impl<E: Env> Peer<E> {
             Ok(connected) => connected,
             Err(_) => Err(ConnectError::Silent {
                 member: self.member.0,
-                addr: self.addr.clone(),
+                addr: self.addr(),
                 timeout,
             }),
         }
     }
 
     async fn greet(&self, lane: Lane) -> Result<(Reader<ReadOf<E>>, WriteOf<E>), ConnectError> {
-        let (member, addr) = (self.member.0, || self.addr.clone());
+        let at = self.addr();
+        let (member, addr) = (self.member.0, || at.clone());
         let unreachable = |cause| ConnectError::Unreachable {
             member,
             addr: addr(),
@@ -114,7 +125,7 @@ impl<E: Env> Peer<E> {
             addr: addr(),
             cause,
         };
-        let conn = self.net.connect(&self.addr).await.map_err(unreachable)?;
+        let conn = self.net.connect(&at).await.map_err(unreachable)?;
         let (read, mut write) = conn.split();
         let mut read = Reader::new(read);
         let hello = Hello {
@@ -147,8 +158,10 @@ impl<E: Env> Peer<E> {
             }
             Kind::Refused => {
                 let refused = answer.parse::<Refused>().map_err(handshake)?;
-                if refused.code == Refusal::Wiped as i32 {
-                    self.directories.told_wiped();
+                match Refusal::try_from(refused.code) {
+                    Ok(Refusal::Wiped) => self.directories.told_wiped(),
+                    Ok(Refusal::Removed) => self.directories.told_removed(),
+                    Ok(Refusal::Unspecified) | Err(_) => {}
                 }
                 Err(ConnectError::Refused {
                     member,
@@ -168,9 +181,14 @@ pub struct Link<E: Env> {
     pub requests: Caller<E>,
 }
 
-/// The ways to all other members.
+/// The ways to all other members. They come and go with the membership.
 pub struct Links<E: Env> {
-    links: BTreeMap<MemberId, Link<E>>,
+    net: E::Net,
+    me: Identity,
+    directories: Arc<Directories>,
+    patience: Patience,
+    tasks: Tasks<E>,
+    links: Mutex<BTreeMap<MemberId, Arc<Link<E>>>>,
 }
 
 impl<E: Env> Links<E> {
@@ -179,30 +197,51 @@ impl<E: Env> Links<E> {
         me: Identity,
         directories: Arc<Directories>,
         patience: Patience,
-        peers: impl Iterator<Item = (MemberId, String)>,
-        tasks: &crate::tasks::Tasks<E>,
+        tasks: Tasks<E>,
     ) -> Self {
-        let links = peers
-            .map(|(member, addr)| {
-                let peer = Arc::new(Peer {
-                    member,
-                    addr,
-                    net: net.clone(),
-                    me: me.clone(),
-                    directories: directories.clone(),
-                    patience,
-                });
-                let link = Link {
-                    control: Caller::start(peer.clone(), Lane::Control, tasks),
-                    requests: Caller::start(peer.clone(), Lane::Requests, tasks),
-                    peer,
-                };
-                (member, link)
-            })
-            .collect();
-        Links { links }
+        Links {
+            net,
+            me,
+            directories,
+            patience,
+            tasks,
+            links: Mutex::default(),
+        }
     }
-    pub fn get(&self, member: MemberId) -> Option<&Link<E>> {
-        self.links.get(&member)
+    pub fn get(&self, member: MemberId) -> Option<Arc<Link<E>>> {
+        self.links.lock().get(&member).cloned()
+    }
+    /// The way to a member that is at this address (now).
+    pub fn to(&self, member: MemberId, addr: &str) -> Arc<Link<E>> {
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(&member) {
+            let mut at = link.peer.addr.lock();
+            if *at != addr {
+                addr.clone_into(&mut at);
+            }
+            return link.clone();
+        }
+        let peer = Arc::new(Peer {
+            member,
+            addr: Mutex::new(addr.to_owned()),
+            net: self.net.clone(),
+            me: self.me.clone(),
+            directories: self.directories.clone(),
+            patience: self.patience,
+        });
+        let link = Arc::new(Link {
+            control: Caller::start(peer.clone(), Lane::Control, &self.tasks),
+            requests: Caller::start(peer.clone(), Lane::Requests, &self.tasks),
+            peer,
+        });
+        links.insert(member, link.clone());
+        link
+    }
+    /// These are the others now.
+    pub fn follow(&self, others: &BTreeMap<MemberId, String>) {
+        self.links.lock().retain(|id, _| others.contains_key(id));
+        for (member, addr) in others {
+            self.to(*member, addr);
+        }
     }
 }

@@ -19,14 +19,14 @@ use openraft::raft::{
 use openraft::{Config, OptionalSend};
 use prost::Message;
 
-use super::Links;
 use super::call::CallError;
 use super::frame::{Frame, FrameError, Kind};
 use super::session::{self, broken, unreachable};
 use super::wire::{
-    AppendBody, AppendReplyBody, ErrorBody, TransferBody, TransferReplyBody, VoteBody,
+    AppendBody, AppendReplyBody, ErrorBody, ErrorCode, TransferBody, TransferReplyBody, VoteBody,
     VoteReplyBody,
 };
+use super::{Link, Links};
 use crate::Peer;
 use crate::types::{Types, Vote};
 
@@ -35,25 +35,22 @@ pub struct Factory<E: Env>(pub Arc<Links<E>>);
 
 impl<E: Env> RaftNetworkFactory<Types<E>> for Factory<E> {
     type Network = Client<E>;
-    async fn new_client(&mut self, target: u64, _node: &Peer) -> Client<E> {
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Client<E> {
         Client {
-            links: self.0.clone(),
-            target: MemberId(target),
+            link: self.0.to(MemberId(target), &node.addr),
             heartbeats: false,
         }
     }
-    async fn new_heartbeat_client(&mut self, target: u64, _node: &Peer) -> Client<E> {
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> Client<E> {
         Client {
-            links: self.0.clone(),
-            target: MemberId(target),
+            link: self.0.to(MemberId(target), &node.addr),
             heartbeats: true,
         }
     }
 }
 
 pub struct Client<E: Env> {
-    links: Arc<Links<E>>,
-    target: MemberId,
+    link: Arc<Link<E>>,
     /// A heartbeat is one call among the votes, never behind entries.
     heartbeats: bool,
 }
@@ -65,11 +62,8 @@ impl<E: Env> Client<E> {
         body: M,
         timeout: Duration,
     ) -> Result<Frame, RPCError<Types<E>>> {
-        let link = self
-            .links
-            .get(self.target)
-            .ok_or_else(|| unreachable(format!("member {:x} is not configured", self.target.0)))?;
-        let frame = link
+        let frame = self
+            .link
             .control
             .call(kind, body, E::now() + timeout)
             .await
@@ -78,7 +72,11 @@ impl<E: Env> Client<E> {
                 CallError::Lost(_) => broken(e),
             })?;
         if frame.kind == Kind::Error {
-            return Err(broken(frame.parse::<ErrorBody>().map_err(broken)?.text));
+            let error = frame.parse::<ErrorBody>().map_err(broken)?;
+            if error.code == ErrorCode::Removed as i32 {
+                self.link.peer.told_removed();
+            }
+            return Err(broken(error.text));
         }
         Ok(frame)
     }
@@ -157,15 +155,7 @@ impl<E: Env> RaftNetworkV2<Types<E>> for Client<E> {
                 let result = self.append(rpc, option).await;
                 return Ok(futures::stream::once(async { result }).boxed());
             }
-            let Some(link) = self.links.get(self.target) else {
-                // The request is taken first: openraft sleeps its backoff there (guard 6).
-                let _ = input.next().await;
-                return Err(unreachable(format!(
-                    "member {:x} is not configured",
-                    self.target.0
-                )));
-            };
-            session::open(link.peer.clone(), input).await
+            session::open(self.link.peer.clone(), input).await
         })
     }
 

@@ -24,7 +24,7 @@ use crate::limits;
 use crate::member::{self, Raft};
 use crate::tasks::Tasks;
 use crate::types::Types;
-use crate::{Forwarded, ProposeError};
+use crate::{Forwarded, Machine, ProposeError};
 
 /// When the leader was last heard, whatever it said.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Heard {
 /// What connections are served with.
 pub struct Served<E: Env> {
     pub me: Identity,
-    pub peers: Vec<u64>,
+    pub machine: Arc<dyn Machine>,
     pub raft: Raft<E>,
     pub guard: VoteGuard,
     pub directories: Arc<Directories>,
@@ -139,8 +139,8 @@ async fn serve<E: Env>(
         .await?;
     match lane {
         Lane::Append => serve_appends(served, read, write).await,
-        Lane::Control | Lane::Requests | Lane::Unspecified => {
-            serve_calls(served, lane, read, write).await
+        Lane::Control | Lane::Requests | Lane::Join | Lane::Unspecified => {
+            serve_calls(served, MemberId(hello.from), lane, read, write).await
         }
     }
 }
@@ -150,6 +150,15 @@ fn admit<E: Env>(served: &Served<E>, hello: &Hello) -> Result<Lane, Refused> {
         reason,
         code: Refusal::Unspecified as i32,
     })?;
+    if lane == Lane::Join {
+        return Ok(lane);
+    }
+    if served.machine.is_removed(MemberId(hello.from)) {
+        return Err(Refused {
+            reason: format!("member {:x} was removed from the cluster", hello.from),
+            code: Refusal::Removed as i32,
+        });
+    }
     match served
         .directories
         .stranger(MemberId(hello.from), hello.incarnation)
@@ -164,6 +173,22 @@ fn admit<E: Env>(served: &Served<E>, hello: &Hello) -> Result<Lane, Refused> {
 
 fn acquaint<E: Env>(served: &Served<E>, hello: &Hello) -> Result<Lane, String> {
     let me = &served.me;
+    let lane = match Lane::try_from(hello.lane) {
+        Ok(Lane::Unspecified) | Err(_) => {
+            return Err(format!("unknown kind of connection {}", hello.lane));
+        }
+        Ok(lane) => lane,
+    };
+    if hello.protocol < PROTOCOL_OLDEST || hello.protocol_oldest > PROTOCOL {
+        return Err(format!(
+            "protocol mismatch: this member speaks {PROTOCOL_OLDEST} to {PROTOCOL}, the peer {} to {}",
+            hello.protocol_oldest, hello.protocol
+        ));
+    }
+    // Knows nothing of the cluster yet, its own id included.
+    if lane == Lane::Join {
+        return Ok(lane);
+    }
     if hello.cluster_id != me.cluster_id {
         return Err(format!(
             "cluster id mismatch: this member is of {:x}, not of {:x}",
@@ -176,24 +201,17 @@ fn acquaint<E: Env>(served: &Served<E>, hello: &Hello) -> Result<Lane, String> {
             me.member.0, hello.to
         ));
     }
-    if hello.from == me.member.0 || !served.peers.contains(&hello.from) {
+    // One that this member does not know yet may be the leader that tells it: only its own id is refused.
+    if hello.from == me.member.0 || hello.from == 0 {
         return Err(format!("member {:x} is not a peer of this one", hello.from));
     }
-    if hello.protocol < PROTOCOL_OLDEST || hello.protocol_oldest > PROTOCOL {
-        return Err(format!(
-            "protocol mismatch: this member speaks {PROTOCOL_OLDEST} to {PROTOCOL}, the peer {} to {}",
-            hello.protocol_oldest, hello.protocol
-        ));
-    }
-    match Lane::try_from(hello.lane) {
-        Ok(Lane::Unspecified) | Err(_) => Err(format!("unknown kind of connection {}", hello.lane)),
-        Ok(lane) => Ok(lane),
-    }
+    Ok(lane)
 }
 
 /// Calls in any order: each is begun as it arrives and answered when it is done.
 async fn serve_calls<E: Env>(
     served: &Arc<Served<E>>,
+    from: MemberId,
     lane: Lane,
     read: Reader<ReadOf<E>>,
     mut write: WriteOf<E>,
@@ -220,7 +238,7 @@ async fn serve_calls<E: Env>(
                 }
                 frame = frames.next() => match frame {
                     None => return Ok(()),
-                    Some(frame) => calls.push(handle(served.clone(), lane, frame?).boxed()),
+                    Some(frame) => calls.push(handle(served.clone(), from, lane, frame?).boxed()),
                 },
             }
         }
@@ -258,14 +276,19 @@ fn error(id: u64, code: ErrorCode, text: impl ToString) -> Bytes {
     Frame::encode(Kind::Error, id, &ErrorBody::new(code, text.to_string()))
 }
 
-async fn handle<E: Env>(served: Arc<Served<E>>, lane: Lane, frame: Frame) -> Bytes {
+async fn handle<E: Env>(served: Arc<Served<E>>, from: MemberId, lane: Lane, frame: Frame) -> Bytes {
     let id = frame.id;
+    // Its connection is older than its removal, and nobody sends it the entry that says so.
+    if lane == Lane::Control && served.machine.is_removed(from) {
+        return error(id, ErrorCode::Removed, "removed from the cluster");
+    }
     let answered = match (lane, frame.kind) {
         (Lane::Control, Kind::Vote | Kind::PreVote) => vote(&served, &frame).await,
         (Lane::Control, Kind::Append) => heartbeat(&served, &frame).await,
         (Lane::Control, Kind::Transfer) => transfer(&served, &frame).await,
         (Lane::Requests, Kind::ReadIndex) => read_index(&served, &frame).await,
         (Lane::Requests, Kind::Forward) => forward(&served, &frame).await,
+        (Lane::Join, Kind::Members) => Ok(members(&served, &frame)),
         (_, other) => Err((ErrorCode::Malformed, format!("{other:?} has no place here"))),
     };
     answered.unwrap_or_else(|(code, text)| error(id, code, text))
@@ -366,6 +389,24 @@ async fn read_index<E: Env>(served: &Served<E>, frame: &Frame) -> Answered {
         ),
         Err(e) => Frame::encode(Kind::Error, frame.id, &ErrorBody::propose(&e)),
     })
+}
+
+fn members<E: Env>(served: &Served<E>, frame: &Frame) -> Bytes {
+    let members = served
+        .machine
+        .members()
+        .into_iter()
+        .map(|member| MemberBody {
+            id: member.id.0,
+            name: member.name,
+            peer_urls: member.peer_urls,
+            learner: member.learner,
+        });
+    let reply = MembersReplyBody {
+        cluster_id: served.me.cluster_id,
+        members: members.collect(),
+    };
+    Frame::encode(Kind::MembersReply, frame.id, &reply)
 }
 
 async fn forward<E: Env>(served: &Served<E>, frame: &Frame) -> Answered {

@@ -31,6 +31,8 @@ pub enum Lane {
     Append = 2,
     /// Forwarded commands and read indexes.
     Requests = 3,
+    /// From somebody who does not know the cluster yet: who are its members?
+    Join = 5,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -83,6 +85,8 @@ pub enum Refusal {
     Unspecified = 0,
     /// Guard 5: its data directory is not the one the cluster knows; it must stop.
     Wiped = 1,
+    /// It was removed from the cluster; it must stop.
+    Removed = 2,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -178,6 +182,26 @@ pub struct ReadIndexReplyBody {
     pub index: u64,
 }
 #[derive(Clone, PartialEq, Message)]
+pub struct MembersBody {}
+#[derive(Clone, PartialEq, Message)]
+pub struct MembersReplyBody {
+    #[prost(fixed64, tag = "1")]
+    pub cluster_id: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub members: Vec<MemberBody>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct MemberBody {
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(string, repeated, tag = "3")]
+    pub peer_urls: Vec<String>,
+    #[prost(bool, tag = "4")]
+    pub learner: bool,
+}
+#[derive(Clone, PartialEq, Message)]
 pub struct ForwardBody {
     #[prost(uint64, tag = "1")]
     pub timeout_ms: u64,
@@ -218,6 +242,8 @@ pub enum ErrorCode {
     Guarded = 6,
     /// The call's body does not parse.
     Malformed = 7,
+    /// The caller was removed from the cluster.
+    Removed = 8,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -65,6 +65,7 @@ pub async fn start_with(members: usize, space: SpaceRules) -> Server {
             guards: barque_store_consensus::Guards::default(),
             engine: Default::default(),
             value_cache_bytes: 1 << 20,
+            ..Default::default()
         },
         RealDisk,
         RealNet::plain(),

@@ -1,6 +1,7 @@
 //! Tests of the state machine as a whole, and what they share.
 
 mod alarms;
+mod cluster;
 mod hash_kv;
 mod leases;
 mod model;

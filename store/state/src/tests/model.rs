@@ -324,8 +324,8 @@ impl Model {
                 Ok(Answer::LeaseExpired { removed })
             }
             Command::MemberPublish { .. } => Ok(Answer::Published),
-            Command::AlarmRaise(_) | Command::AlarmClear { .. } => {
-                unreachable!("the generator makes no alarms: `alarms` tests them")
+            Command::AlarmRaise(_) | Command::AlarmClear { .. } | Command::Members(_) => {
+                unreachable!("the generator makes none: `alarms` and `cluster` test them")
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use super::cluster::some_member_change;
 use super::random::{Generator, history};
 use super::*;
 use crate::limits::SWEEP_WORK;
@@ -142,7 +143,10 @@ fn a_restored_state_goes_on_as_if_it_had_never_stopped() {
         let mut log: Vec<(ClusterTime, Vec<Command>)> = Vec::new();
         for _ in 0..60 {
             whole.now.0 += dice.below(1_500);
-            let commands = generator.commands(&whole.state);
+            let mut commands = generator.commands(&whole.state);
+            if dice.one_in(6) {
+                commands.push(some_member_change(&mut dice));
+            }
             log.push((whole.now, commands.clone()));
             whole.apply(commands.clone());
             m.now = whole.now;

@@ -1,8 +1,8 @@
 //! Commands ⇄ their messages.
 
 use super::alarms::{alarm_from_pb, alarm_to_pb, cause_code, cause_from, kind_code, kind_from};
-use super::pb;
 use super::{WireError, all, known};
+use super::{members, pb};
 use crate::command::*;
 use crate::types::{ClusterTime, KeyRange, LeaseId, MemberId, Revision};
 
@@ -36,6 +36,7 @@ pub fn to_pb(command: &Command) -> pb::Command {
             client_urls: client_urls.clone(),
             incarnation: *incarnation,
         }),
+        Command::Members(change) => Kind::Members(members::change_to_pb(change)),
         Command::AlarmRaise(alarm) => Kind::AlarmRaise(alarm_to_pb(alarm)),
         Command::AlarmClear { kind, member, only } => Kind::AlarmClear(pb::Alarm {
             kind: kind_code(*kind),
@@ -73,6 +74,7 @@ pub fn from_pb(command: pb::Command) -> Result<Command, WireError> {
             client_urls: publish.client_urls,
             incarnation: publish.incarnation,
         },
+        Kind::Members(change) => Command::Members(members::change_from_pb(change)?),
         Kind::AlarmRaise(alarm) => Command::AlarmRaise(alarm_from_pb(alarm)?),
         Kind::AlarmClear(clear) => Command::AlarmClear {
             kind: kind_from(clear.kind)?,

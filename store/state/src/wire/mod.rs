@@ -5,6 +5,7 @@
 
 mod alarms;
 mod commands;
+mod members;
 mod outcomes;
 mod pb;
 

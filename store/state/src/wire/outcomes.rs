@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::alarms::{alarm_from_pb, alarm_to_pb};
-use super::pb;
 use super::{WireError, all, known};
+use super::{members, pb};
 use crate::command::*;
 use crate::types::{KeyValue, LeaseId, Revision};
 
@@ -31,6 +31,7 @@ pub fn to_pb(outcome: &Outcome) -> pb::Outcome {
         }),
         Ok(Answer::LeaseExpired { removed }) => Kind::LeaseExpired(*removed),
         Ok(Answer::Published) => Kind::Published(pb::Nothing {}),
+        Ok(Answer::Members(all)) => Kind::Members(members::list_to_pb(all)),
         Ok(Answer::Alarms(alarms)) => Kind::Alarms(pb::Alarms {
             alarms: alarms.iter().map(alarm_to_pb).collect(),
         }),
@@ -68,6 +69,7 @@ pub fn from_pb(outcome: pb::Outcome) -> Result<Outcome, WireError> {
         }),
         Kind::LeaseExpired(removed) => Ok(Answer::LeaseExpired { removed }),
         Kind::Published(_) => Ok(Answer::Published),
+        Kind::Members(all) => Ok(Answer::Members(members::list_from_pb(all))),
         Kind::Alarms(alarms) => Ok(Answer::Alarms(all(alarms.alarms, alarm_from_pb)?)),
     };
     Ok(Outcome {
@@ -92,6 +94,14 @@ fn refusal_code(refusal: &Refusal) -> u32 {
         Refusal::LeaseTtlTooLarge => 11,
         Refusal::NoSpace => 12,
         Refusal::Corrupt => 13,
+        Refusal::MemberNotFound => 14,
+        Refusal::MemberExists => 15,
+        Refusal::PeerUrlsExist => 16,
+        Refusal::NotLearner => 17,
+        Refusal::LearnerNotReady => 18,
+        Refusal::TooManyLearners => 19,
+        Refusal::NotEnoughStarted => 20,
+        Refusal::Unhealthy => 21,
     }
 }
 
@@ -110,6 +120,14 @@ fn refusal(code: u32) -> Result<Refusal, WireError> {
         11 => Refusal::LeaseTtlTooLarge,
         12 => Refusal::NoSpace,
         13 => Refusal::Corrupt,
+        14 => Refusal::MemberNotFound,
+        15 => Refusal::MemberExists,
+        16 => Refusal::PeerUrlsExist,
+        17 => Refusal::NotLearner,
+        18 => Refusal::LearnerNotReady,
+        19 => Refusal::TooManyLearners,
+        20 => Refusal::NotEnoughStarted,
+        21 => Refusal::Unhealthy,
         other => return Err(WireError::malformed(format!("refusal {other}"))),
     })
 }

@@ -19,7 +19,7 @@ pub struct Commands {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Command {
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub kind: Option<CommandKind>,
 }
 
@@ -49,6 +49,51 @@ pub enum CommandKind {
     AlarmRaise(Alarm),
     #[prost(message, tag = "11")]
     AlarmClear(Alarm),
+    #[prost(message, tag = "12")]
+    Members(MemberChange),
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, Message)]
+pub struct MemberChange {
+    #[prost(oneof = "MemberChangeKind", tags = "1, 2, 3, 4, 5")]
+    pub kind: Option<MemberChangeKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub enum MemberChangeKind {
+    #[prost(message, tag = "1")]
+    Found(Members),
+    #[prost(message, tag = "2")]
+    Add(Member),
+    /// The id.
+    #[prost(fixed64, tag = "3")]
+    Remove(u64),
+    #[prost(message, tag = "4")]
+    Update(Member),
+    /// The id.
+    #[prost(fixed64, tag = "5")]
+    Promote(u64),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Members {
+    #[prost(message, repeated, tag = "1")]
+    pub members: Vec<Member>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Member {
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(string, repeated, tag = "3")]
+    pub peer_urls: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    pub client_urls: Vec<String>,
+    #[prost(bool, tag = "5")]
+    pub learner: bool,
 }
 
 /// Kind 0 NOSPACE, 1 CORRUPT; cause 1 operator, 2 quota, 3 disk, and 0 for any in a clear.
@@ -220,7 +265,7 @@ pub struct Outcomes {
 pub struct Outcome {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
-    #[prost(oneof = "Result", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Result", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub result: Option<Result>,
 }
 
@@ -250,6 +295,8 @@ pub enum Result {
     Published(Nothing),
     #[prost(message, tag = "12")]
     Alarms(Alarms),
+    #[prost(message, tag = "13")]
+    Members(Members),
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,0 +1,104 @@
+//! How somebody who is to join learns who the cluster is: one question to any member.
+
+use std::time::Duration;
+
+use barque_store_env::{Conn, Env, Net, WriteHalf};
+use barque_store_state::{MemberId, MemberInfo};
+use futures::StreamExt;
+
+use super::frame::{Frame, FrameError, Kind, Reader};
+use super::wire::{
+    FEATURES, Hello, Lane, MembersBody, MembersReplyBody, PROTOCOL, PROTOCOL_OLDEST, Refused,
+};
+use crate::limits;
+
+/// A cluster, as one of its members knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub cluster_id: u64,
+    pub members: Vec<MemberInfo>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("{addr}: {cause}")]
+    Unreachable { addr: String, cause: std::io::Error },
+    #[error("{addr}: no answer in {timeout:?}")]
+    Silent { addr: String, timeout: Duration },
+    #[error("{addr} refuses: {reason}")]
+    Refused { addr: String, reason: String },
+    #[error("{addr} does not speak this protocol: {cause}")]
+    Protocol { addr: String, cause: FrameError },
+}
+
+/// Asks the member at `addr` (`host:port`).
+pub async fn ask<E: Env>(net: &E::Net, addr: &str, timeout: Duration) -> Result<Known, JoinError> {
+    match E::timeout(timeout, asked::<E>(net, addr)).await {
+        Ok(known) => known,
+        Err(_) => Err(JoinError::Silent {
+            addr: addr.to_owned(),
+            timeout,
+        }),
+    }
+}
+
+async fn asked<E: Env>(net: &E::Net, addr: &str) -> Result<Known, JoinError> {
+    let unreachable = |cause| JoinError::Unreachable {
+        addr: addr.to_owned(),
+        cause,
+    };
+    let protocol = |cause| JoinError::Protocol {
+        addr: addr.to_owned(),
+        cause,
+    };
+    let conn = net.connect(addr).await.map_err(unreachable)?;
+    let (read, mut write) = conn.split();
+    let mut read = Reader::new(read);
+    let hello = Hello {
+        protocol: PROTOCOL,
+        protocol_oldest: PROTOCOL_OLDEST,
+        features: FEATURES,
+        lane: Lane::Join as i32,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Hello::default()
+    };
+    let hello = Frame::encode(Kind::Hello, 0, &hello);
+    write.write_all(hello).await.map_err(unreachable)?;
+    let greeted = read.next(limits::HELLO_BYTES_MAX).await.map_err(protocol)?;
+    let greeted = greeted.ok_or_else(|| protocol(FrameError::Cut))?;
+    match greeted.kind {
+        Kind::Welcome => {}
+        Kind::Refused => {
+            let refused = greeted.parse::<Refused>().map_err(protocol)?;
+            return Err(JoinError::Refused {
+                addr: addr.to_owned(),
+                reason: refused.reason,
+            });
+        }
+        other => return Err(protocol(FrameError::Kind(other as u8))),
+    }
+    let question = Frame::encode(Kind::Members, 1, &MembersBody {});
+    write.write_all(question).await.map_err(unreachable)?;
+    let frames = read.frames();
+    futures::pin_mut!(frames);
+    let answer = frames
+        .next()
+        .await
+        .ok_or_else(|| protocol(FrameError::Cut))?;
+    let answer = answer.map_err(protocol)?;
+    if answer.kind != Kind::MembersReply {
+        return Err(protocol(FrameError::Kind(answer.kind as u8)));
+    }
+    let reply = answer.parse::<MembersReplyBody>().map_err(protocol)?;
+    let members = reply.members.into_iter().map(|member| MemberInfo {
+        id: MemberId(member.id),
+        name: member.name,
+        peer_urls: member.peer_urls,
+        client_urls: Vec::new(),
+        learner: member.learner,
+    });
+    Ok(Known {
+        cluster_id: reply.cluster_id,
+        members: members.collect(),
+    })
+}
