@@ -313,6 +313,7 @@ impl StoreFlags {
             guards: barque_store_consensus::Guards::default(),
             engine: self.storage_engine,
             value_cache_bytes: self.value_cache_bytes,
+            images: Default::default(),
         };
         Ok((config, net))
     }

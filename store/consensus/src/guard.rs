@@ -143,6 +143,8 @@ mod tests {
             election: Duration::from_millis(election),
             guards: Guards::default(),
             restored: None,
+            installed: false,
+            images: Default::default(),
         }
     }
 

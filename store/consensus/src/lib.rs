@@ -18,11 +18,15 @@ mod directories;
 mod disk;
 mod guard;
 mod handover;
+mod image;
+mod integrity;
 pub mod limits;
 mod log_store;
 mod machine;
 mod member;
 mod members;
+mod pins;
+mod purge;
 mod reads;
 mod record;
 mod runtime;
@@ -49,6 +53,8 @@ pub async fn ask_members<E: Env>(
 ) -> Result<Known, JoinError> {
     transport::join::ask::<E>(net, addr, timeout).await
 }
+pub use image::{Image, ImageRules, Offer, Piece, Pinned, Staged, Staging, Working};
+pub use integrity::{Ability, Fence, HashAt};
 
 /// Which of the safety guards are on. All are, except in the simulator's runs that prove what each is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +102,10 @@ pub struct Config {
     /// Up to where the machine's state was restored from disk; `None`: it is empty, and the log is carried out from its
     /// beginning.
     pub restored: Option<Mark>,
+    /// That state is another member's, as it was installed, and nothing was carried out on top of it: the log may end before
+    /// it.
+    pub installed: bool,
+    pub images: ImageRules,
 }
 
 /// How far a state goes in the log: what Raft needs to know to go on behind it.
@@ -136,6 +146,31 @@ pub trait Machine: Send + Sync + 'static {
     fn members(&self) -> Vec<MemberInfo> {
         Vec::new()
     }
+    /// Pins the persisted state, to be sent to another member; `None`: nothing was persisted yet.
+    fn pin(&self) -> Result<Option<Pinned>, String> {
+        Ok(None)
+    }
+    /// Begins to receive a state, or goes on with the one that was begun for an equal offer. At most one at a time.
+    fn stage(&self, _offer: Offer) -> Working<'static, Box<dyn Staging>> {
+        Box::pin(async { Err("this member takes no states of others".to_owned()) })
+    }
+    /// Bytes of the live state: how much log is worth keeping.
+    fn live_bytes(&self) -> u64 {
+        0
+    }
+    /// A pinned state turned out to be damaged: the member must stop.
+    fn damaged(&self, _reason: &str) {}
+    /// The hash of the whole state at an entry, where one was kept. Asked by peers, on other tasks than `apply`.
+    fn hash_at(&self, _index: LogIndex) -> HashAt {
+        HashAt::Forgotten
+    }
+    /// A peer says that this member's state is not what a majority has. True: it is as the peer says, and this member
+    /// serves nothing from now on.
+    fn fence(&self, _fence: Fence) -> bool {
+        false
+    }
+    /// The leader sends entries that this member's program cannot read: it must stop, and be upgraded.
+    fn unfit(&self, _reason: &str) {}
 }
 
 /// What became of each forwarded command, in order.
@@ -273,10 +308,26 @@ impl<E: Env> Consensus<E> {
     pub async fn log_barrier(&self) -> Result<(), String> {
         self.inner.log_barrier().await
     }
-    /// The state is durable up to `mark`: a member that is alone no longer needs the log up to there. (With others the log
-    /// is kept: whoever was away can only be brought up to date from it.)
+    /// The state is durable up to `mark`: the log up to there is given up, less a reserve for members that are behind.
     pub fn persisted(&self, mark: &Mark) {
         self.inner.persisted(mark);
+    }
+    /// All other members, and what the program of each is able to do; `None` where it was never reached.
+    pub fn abilities(&self) -> BTreeMap<MemberId, Option<Ability>> {
+        self.inner.abilities()
+    }
+    /// Another member's hash of its whole state at an entry; `None` when it does not answer.
+    pub async fn ask_hash(
+        &self,
+        member: MemberId,
+        index: LogIndex,
+        deadline: Instant,
+    ) -> Option<HashAt> {
+        self.inner.ask_hash(member, index, deadline).await
+    }
+    /// Tells another member to fence itself; true when it does.
+    pub async fn fence(&self, member: MemberId, fence: Fence, deadline: Instant) -> bool {
+        self.inner.fence(member, fence, deadline).await
     }
     /// Bytes of the log on disk.
     pub fn log_bytes(&self) -> u64 {

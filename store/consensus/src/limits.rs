@@ -50,7 +50,7 @@ pub const CALLS_MAX: usize = 256;
 /// Calls of one peer being worked on here. When full: its further calls wait in the socket.
 pub const CALLS_SERVED_MAX: usize = 64;
 
-/// Peer connections accepted at a time: three per peer and some that are dying, for up to nine peers. When full: new
+/// Peer connections accepted at a time: four per peer and some that are dying, for up to nine peers. When full: new
 /// ones are closed at once.
 pub const CONNECTIONS_MAX: usize = 128;
 
@@ -76,3 +76,32 @@ pub const HAND_OVER_LEASES: u32 = 1;
 
 /// How long applying waits before it asks again whether the persister has caught up: a fraction of the time a batch takes.
 pub const BUSY_POLL: Duration = Duration::from_millis(2);
+
+/// Log kept behind what is persisted, so that a follower which was away for a short while catches up from it: a quarter of
+/// the live bytes (less than sending the state would cost), within these. It is in memory as well. Older entries are
+/// purged; who needs them is sent the state.
+pub const LOG_KEPT_BYTES_MIN: u64 = 64 << 20;
+pub const LOG_KEPT_BYTES_MAX: u64 = 512 << 20;
+/// Log kept beyond that for a member that is being sent the state, or that is slow: what 10 s of a saturated 400 Mbit/s
+/// link write. When reached: it is purged all the same, and that member is sent the state (again).
+pub const LOG_KEPT_BYTES_HARD: u64 = 512 << 20;
+/// How often purging is looked at when nothing was persisted: pins end by themselves.
+pub const PURGE_LOOK: Duration = Duration::from_secs(1);
+
+/// One piece of a state: about 10 ms of a 1 Gbit/s link, and a millisecond or two of reading on the sender's thread.
+pub const IMAGE_PIECE_BYTES: usize = 1 << 20;
+const _: () = assert!(IMAGE_PIECE_BYTES + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
+/// What a transfer takes of the network and of both disks at most, half of a 1 Gbit/s link: appends, heartbeats and
+/// fdatasyncs of both ends come first. The receiver waits before it asks for more.
+pub const IMAGE_BYTES_PER_SECOND: u64 = 64 << 20;
+/// And it waits at least so many times what a piece took from asking to taking in: on slow disks and links, too, half of
+/// the time is for others.
+pub const IMAGE_PAUSE_FACTOR: u32 = 1;
+/// A sender gives a transfer up when no piece was asked for in this time, and a receiver when none came (guard 11).
+pub const IMAGE_IDLE_MAX: Duration = Duration::from_secs(2);
+/// The same while the receiver, which has everything, puts the state together and installs it: some seconds for millions
+/// of keys.
+pub const IMAGE_INSTALL_MAX: Duration = Duration::from_secs(60);
+/// The state stays pinned so long after the last piece was asked for, so that a receiver that was restarted, or whose
+/// connection was cut, goes on where it was. What it costs: disk space that relocation would give back, and log.
+pub const IMAGE_HELD: Duration = Duration::from_secs(10);

@@ -28,9 +28,29 @@ struct Log {
     committed: Option<LogId>,
     purged: Option<LogId>,
     entries: VecDeque<LogEntry>,
+    /// Of the records of `entries`.
+    bytes: u64,
 }
 
 impl Log {
+    fn push_back(&mut self, entry: LogEntry) {
+        self.bytes += record::len(&entry.payload) as u64;
+        self.entries.push_back(entry);
+    }
+    fn pop_back(&mut self) {
+        let gone = self.entries.pop_back();
+        self.bytes -= gone.map_or(0, |e| record::len(&e.payload) as u64);
+    }
+    fn pop_front(&mut self) {
+        let gone = self.entries.pop_front();
+        self.bytes -= gone.map_or(0, |e| record::len(&e.payload) as u64);
+    }
+    fn purge(&mut self, upto: LogId) {
+        while self.first().is_some_and(|first| first <= upto.index) {
+            self.pop_front();
+        }
+        self.purged = self.purged.max(Some(upto));
+    }
     fn first(&self) -> Option<u64> {
         self.entries.front().map(|e| e.log_id.index)
     }
@@ -69,27 +89,28 @@ impl<E: Env> LogStore<E> {
         let mark = |mark: Option<(u64, u64)>| {
             mark.and_then(|(index, term)| Some(log_id(term, inner(index)?)))
         };
-        let mut entries = VecDeque::with_capacity(recovered.entries.len());
+        let mut log = Log {
+            vote: recovered.vote.map(record::parse_vote).transpose()?,
+            committed: mark(recovered.committed),
+            purged: mark(recovered.purged),
+            entries: VecDeque::with_capacity(recovered.entries.len()),
+            bytes: 0,
+        };
         for e in recovered.entries {
             let index = inner(e.index).ok_or(RecordError::UnknownKind)?;
-            entries.push_back(LogEntry {
+            log.push_back(LogEntry {
                 log_id: log_id(e.term, index),
                 payload: record::parse(e.payload)?,
             });
         }
-        let log = Log {
-            vote: recovered.vote.map(record::parse_vote).transpose()?,
-            committed: mark(recovered.committed),
-            purged: mark(recovered.purged),
-            entries,
-        };
         Ok(LogStore {
             log: Arc::new(Mutex::new(log)),
             wal,
             failed: Arc::default(),
         })
     }
-    /// Whether this log goes on where a state that has everything up to `restored` ends.
+    /// Whether this log goes on where a state that has everything up to `restored` ends. The error tells a log that ends
+    /// before it by [`Gap::is_behind`].
     pub fn fits(&self, restored: Option<LogId>) -> Result<(), Gap> {
         let log = self.log.lock();
         let begins = log.purged.map_or(0, |id| outer(id.index));
@@ -116,12 +137,53 @@ impl<E: Env> LogStore<E> {
             Payload::Blank | Payload::Normal(_) => false,
         })
     }
+    /// The last entry, not above `limit` and in openraft's count, that can go with at least `keep` bytes of entries left;
+    /// `None` when none can.
+    pub fn purgeable(&self, limit: u64, keep: u64) -> Option<u64> {
+        let log = self.log.lock();
+        let mut left = log.bytes;
+        let mut last = None;
+        for entry in &log.entries {
+            left -= record::len(&entry.payload) as u64;
+            if left < keep || entry.log_id.index > limit {
+                break;
+            }
+            last = Some(entry.log_id.index);
+        }
+        last
+    }
+    /// The term of the entry, where it is here.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        let log = self.log.lock();
+        let entry = log.range(index, index + 1).next()?;
+        Some(entry.log_id.leader_id.term)
+    }
+    /// Goes on behind `state`, which was installed and has everything the log holds and more: a crash came between the
+    /// installation and the purge that follows it. (openraft does it by itself, unless the log ends with entries of a later
+    /// term that were never committed.)
+    pub async fn begin_behind(&self, state: LogId) -> Result<(), String> {
+        self.log.lock().purge(state);
+        let number = self.wal.append(vec![Record::Purge {
+            index: outer(state.index),
+            term: state.leader_id.term,
+        }]);
+        self.wal.durable(number).await.map_err(|e| e.to_string())
+    }
+    pub async fn barrier(&self) -> Result<(), String> {
+        barrier(&self.wal).await
+    }
     pub fn has_voted(&self) -> bool {
         self.log.lock().vote.is_some()
     }
     pub fn is_empty(&self) -> bool {
         self.log.lock().last_log_id().is_none()
     }
+}
+
+/// Waits until everything that was appended to the log so far is durable.
+pub async fn barrier<E: Env>(wal: &Wal<E>) -> Result<(), String> {
+    let everything = wal.append(Vec::new());
+    wal.durable(everything).await.map_err(|e| e.to_string())
 }
 
 /// Log and persisted state do not belong together: entries between them are missing.
@@ -134,6 +196,13 @@ pub struct Gap {
     applied: u64,
     begins: u64,
     ends: u64,
+}
+
+impl Gap {
+    /// The log holds nothing that the state does not have.
+    pub fn is_behind(&self) -> bool {
+        self.ends < self.applied
+    }
 }
 
 fn bounds<R: RangeBounds<u64>>(range: &R) -> (u64, u64) {
@@ -250,7 +319,7 @@ impl<E: Env> RaftLogStorage<Types<E>> for LogStore<E> {
                     term: entry.log_id.leader_id.term,
                     payload: record::of(&entry.payload),
                 });
-                log.entries.push_back(entry);
+                log.push_back(entry);
             }
         }
         let failed = self.failed.clone();
@@ -271,7 +340,7 @@ impl<E: Env> RaftLogStorage<Types<E>> for LogStore<E> {
             .back()
             .is_some_and(|e| last.is_none_or(|last| e.log_id.index > last.index))
         {
-            log.entries.pop_back();
+            log.pop_back();
         }
         drop(log);
         self.wal.append(vec![Record::TruncateAfter {
@@ -281,16 +350,7 @@ impl<E: Env> RaftLogStorage<Types<E>> for LogStore<E> {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        let mut log = self.log.lock();
-        while log
-            .entries
-            .front()
-            .is_some_and(|e| e.log_id.index <= upto.index)
-        {
-            log.entries.pop_front();
-        }
-        log.purged = log.purged.max(Some(upto));
-        drop(log);
+        self.log.lock().purge(upto);
         self.wal.append(vec![Record::Purge {
             index: outer(upto.index),
             term: upto.leader_id.term,

@@ -1,8 +1,10 @@
 //! openraft's state machine over [`crate::Machine`]: at a start it is as far as it was restored, and the log is carried out
-//! from there up to the committed mark. A snapshot is a mark in the log up to which the engine has the state; no bytes
-//! are made of it in this version, so members do not send each other any.
-//! Promise: entries are applied in log order, each once, and one that cannot be read stops the member.
+//! from there up to the committed mark. The engine is the snapshot: a mark in the log up to which it has the state, and,
+//! where it is to be sent, the state pinned there (`pins`). No bytes are made of it before they are asked for.
+//! Promise: entries are applied in log order, each once, and one that cannot be read stops the member. A state that was
+//! received replaces the present one only when everything the log did before is durable (guard 10).
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -14,29 +16,66 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 
+use crate::image::Staged;
+use crate::log_store::LogStore;
+use crate::pins::{Held, Pins};
 use crate::record::RecordError;
 use crate::types::{CommittedLeaderId, LogId, Payload, Types, inner, log_id, log_index, outer_of};
 use crate::{Machine, Mark, Peer, limits, record};
 
-type StoredMembership = openraft::StoredMembership<CommittedLeaderId, u64, Peer>;
+pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, u64, Peer>;
 
 /// Up to where the engine has the state: what openraft takes for the newest snapshot. Shared with whoever persists.
 #[derive(Clone, Debug, Default)]
 pub struct Persisted(Arc<Mutex<Option<(LogId, StoredMembership)>>>);
 
 impl Persisted {
+    /// Only moves on: whoever persists may tell of a batch from before a state was installed.
     pub fn set(&self, at: (LogId, StoredMembership)) {
-        *self.0.lock() = Some(at);
+        let mut held = self.0.lock();
+        if held
+            .as_ref()
+            .is_none_or(|(last, _)| last.index < at.0.index)
+        {
+            *held = Some(at);
+        }
     }
-    fn snapshot<E: Env>(&self) -> Option<SnapshotOf<Types<E>, ()>> {
+    fn snapshot<E: Env>(&self) -> Option<SnapshotOf<Types<E>, Snapshot>> {
         let (last, membership) = self.0.lock().clone()?;
-        Some(openraft::Snapshot {
-            meta: openraft::SnapshotMeta {
-                last_log_id: Some(last),
-                last_membership: membership,
-            },
-            snapshot: (),
+        Some(snapshot::<E>(last, membership, Snapshot::Mark))
+    }
+}
+
+/// What a snapshot of openraft's carries.
+pub enum Snapshot {
+    /// Nothing: it says how far the engine is.
+    Mark,
+    /// The state to be sent.
+    Pinned(Arc<Held>),
+    /// The state to be installed.
+    Staged(Box<dyn Staged>),
+}
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Snapshot::Mark => "mark",
+            Snapshot::Pinned(_) => "pinned",
+            Snapshot::Staged(_) => "staged",
         })
+    }
+}
+
+pub fn snapshot<E: Env>(
+    last: LogId,
+    membership: StoredMembership,
+    snapshot: Snapshot,
+) -> SnapshotOf<Types<E>, Snapshot> {
+    openraft::Snapshot {
+        meta: openraft::SnapshotMeta {
+            last_log_id: Some(last),
+            last_membership: membership,
+        },
+        snapshot,
     }
 }
 
@@ -55,22 +94,48 @@ pub fn stored(mark: &Mark) -> Result<Option<(LogId, StoredMembership)>, RecordEr
     Ok(Some((log_id(mark.term, index), membership)))
 }
 
-pub struct Applier {
+/// Sees that the log goes on where the restored state ends. `installed`: see [`crate::Config::installed`].
+pub async fn join<E: Env>(
+    log: &LogStore<E>,
+    restored: Option<LogId>,
+    installed: bool,
+) -> Result<(), String> {
+    if let Some(state) = restored
+        && let Some(term) = log.term_at(state.index)
+        && term != state.leader_id.term
+    {
+        return Err(format!(
+            "entry {} is of term {term} in the log, but of term {} in the persisted state: one of the two is not this member's",
+            outer_of(Some(&state)),
+            state.leader_id.term
+        ));
+    }
+    match (log.fits(restored), restored) {
+        (Err(gap), Some(state)) if installed && gap.is_behind() => log.begin_behind(state).await,
+        (fits, _) => fits.map_err(|gap| gap.to_string()),
+    }
+}
+
+pub struct Applier<E: Env> {
     machine: Arc<dyn Machine>,
     last: Option<LogId>,
     membership: StoredMembership,
     /// Index of the last entry applied, as the rest of the store counts; 0 for none.
     applied: watch::Sender<u64>,
     persisted: Persisted,
+    pins: Arc<Pins<E>>,
+    log: LogStore<E>,
 }
 
-impl Applier {
-    /// `restored`: how far the machine's state goes already. `persisted`: empty as long as the log is kept whole.
+impl<E: Env> Applier<E> {
+    /// `restored`: how far the machine's state goes already.
     pub fn new(
         machine: Arc<dyn Machine>,
         applied: watch::Sender<u64>,
         restored: Option<(LogId, StoredMembership)>,
         persisted: Persisted,
+        pins: Arc<Pins<E>>,
+        log: LogStore<E>,
     ) -> Self {
         let (last, membership) = match restored {
             Some((last, membership)) => (Some(last), membership),
@@ -83,12 +148,14 @@ impl Applier {
             membership,
             applied,
             persisted,
+            pins,
+            log,
         }
     }
 }
 
-impl<E: Env> RaftStateMachine<Types<E>> for Applier {
-    type SnapshotData = ();
+impl<E: Env> RaftStateMachine<Types<E>> for Applier<E> {
+    type SnapshotData = Snapshot;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(
@@ -150,21 +217,46 @@ impl<E: Env> RaftStateMachine<Types<E>> for Applier {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMetaOf<Types<E>>,
-        _snapshot: (),
+        snapshot: Snapshot,
     ) -> Result<(), io::Error> {
-        // openraft installs the current snapshot at a start when it is ahead of the state: the two are the same here.
-        match meta.last_log_id <= self.last {
-            true => Ok(()),
-            false => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "this version takes no snapshots of other members",
-            )),
-        }
+        let Snapshot::Staged(staged) = snapshot else {
+            // openraft installs the current snapshot at a start when it is ahead of the state: the two are the same here.
+            return match meta.last_log_id <= self.last {
+                true => Ok(()),
+                false => Err(io::Error::other("a snapshot without a state")),
+            };
+        };
+        let last = meta
+            .last_log_id
+            .ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
+        // Guard 10: a tail that conflicts with the state was truncated just now. Should the state be durable without that, the
+        // tail would come back after a power cut, and the member would never start again.
+        self.log.barrier().await.map_err(io::Error::other)?;
+        staged.install().await.map_err(io::Error::other)?;
+        tracing::info!(
+            index = outer_of(Some(&last)),
+            term = last.leader_id.term,
+            "the state of another member was installed"
+        );
+        self.pins.clear();
+        self.last = Some(last);
+        self.membership = meta.last_membership.clone();
+        self.persisted.set((last, meta.last_membership.clone()));
+        self.applied.send(outer_of(Some(&last)));
+        Ok(())
     }
     async fn get_current_snapshot(
         &mut self,
-    ) -> Result<Option<SnapshotOf<Types<E>, ()>>, io::Error> {
-        Ok(self.persisted.snapshot::<E>())
+    ) -> Result<Option<SnapshotOf<Types<E>, Snapshot>>, io::Error> {
+        let pinned = self.pins.get().map_err(io::Error::other)?;
+        Ok(match pinned {
+            Some(held) => Some(snapshot::<E>(
+                held.id,
+                held.membership.clone(),
+                Snapshot::Pinned(held),
+            )),
+            None => self.persisted.snapshot::<E>(),
+        })
     }
 }
 
@@ -172,8 +264,8 @@ impl<E: Env> RaftStateMachine<Types<E>> for Applier {
 pub struct Builder(Persisted);
 
 impl<E: Env> RaftSnapshotBuilder<Types<E>> for Builder {
-    type SnapshotData = ();
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<Types<E>, ()>, io::Error> {
+    type SnapshotData = Snapshot;
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<Types<E>, Snapshot>, io::Error> {
         self.0
             .snapshot::<E>()
             .ok_or_else(|| io::Error::other("nothing was persisted yet"))

@@ -18,12 +18,15 @@ use crate::admission::Admission;
 use crate::directories::{self, Directories};
 use crate::disk::{self, Failed};
 use crate::guard::{self, Timing, VoteGuard};
-use crate::log_store::LogStore;
+use crate::log_store::{self, LogStore};
 use crate::machine::{self, Applier, Persisted};
+use crate::pins::Pins;
+use crate::purge::{Cut, Purger};
 use crate::runtime_watch as raft_watch;
 use crate::tasks::Tasks;
 use crate::transport::call::CallError;
 use crate::transport::frame::Kind;
+use crate::transport::image::Receiving;
 use crate::transport::network::Factory;
 use crate::transport::serve::{self, Heard, Served};
 use crate::transport::wire::{ErrorBody, ForwardBody, ForwardReplyBody};
@@ -31,7 +34,7 @@ use crate::transport::{Identity, Links, Patience};
 use crate::types::{Data, Reply, Types, log_index, outer, outer_of};
 use crate::{Config, Forwarded, Machine, Mark, Peer, ProposeError, StartError, View, limits};
 
-pub type Raft<E> = openraft::Raft<Types<E>, Applier>;
+pub type Raft<E> = openraft::Raft<Types<E>, Applier<E>>;
 
 pub struct Inner<E: Env> {
     pub(crate) me: MemberId,
@@ -48,10 +51,8 @@ pub struct Inner<E: Env> {
     directories: Arc<Directories>,
     /// The term whose leadership this member has given away; 0 for none.
     pub(crate) given_away: AtomicU64,
-    /// The only member: nobody else needs this one's log.
-    alone: bool,
     persisted: Persisted,
-    purge_upto: watch::Sender<Option<u64>>,
+    persisted_upto: watch::Sender<Option<u64>>,
     pub(crate) changes: watch::Sender<View>,
     failure: watch::Sender<Option<String>>,
     stopping: AtomicBool,
@@ -94,14 +95,19 @@ impl<E: Env> Inner<E> {
             Some(mark) => machine::stored(mark).map_err(|e| log(&e))?,
             None => None,
         };
-        store
-            .fits(restored.as_ref().map(|(last, _)| *last))
-            .map_err(|e| log(&e))?;
+        machine::join(
+            &store,
+            restored.as_ref().map(|(last, _)| *last),
+            config.installed,
+        )
+        .await
+        .map_err(|e| log(&e))?;
         let persisted = Persisted::default();
-        let alone = config.peers.len() == 1;
-        if alone && let Some(restored) = &restored {
+        if let Some(restored) = &restored {
             persisted.set(restored.clone());
         }
+        let pins = Arc::new(Pins::new(machine.clone()));
+        let cut = Arc::new(Cut::default());
         let (voted, new) = (store.has_voted(), store.is_empty() && !store.has_voted());
         let me = config.member.0;
         let others = store.names_other_voters(me)
@@ -133,18 +139,26 @@ impl<E: Env> Inner<E> {
         }
 
         let (applied_tx, applied) = watch::channel(0);
-        let applier = Applier::new(machine.clone(), applied_tx, restored, persisted.clone());
+        let applier = Applier::new(
+            machine.clone(),
+            applied_tx,
+            restored,
+            persisted.clone(),
+            pins.clone(),
+            store.clone(),
+        );
         let mut settings = settings;
         settings.enable_elect = vote_guard.until.is_none();
         let raft = Raft::<E>::new(
             config.member.0,
             Arc::new(settings),
-            Factory(links.clone()),
-            store,
+            Factory(links.clone(), cut.clone()),
+            store.clone(),
             applier,
         )
         .await
         .map_err(|e| log(&e))?;
+        pins.open();
 
         let heard = Arc::new(Heard::default());
         let (changes, _) = watch::channel(View::default());
@@ -163,9 +177,8 @@ impl<E: Env> Inner<E> {
             admission: Admission::new(limits::UNCOMMITTED_BYTES_MAX),
             directories: directories.clone(),
             given_away: AtomicU64::new(0),
-            alone,
             persisted,
-            purge_upto: watch::channel(None).0,
+            persisted_upto: watch::channel(None).0,
             changes,
             failure,
             stopping: AtomicBool::new(false),
@@ -175,7 +188,7 @@ impl<E: Env> Inner<E> {
         tracing::info!(addr = listener.local_addr(), "listening for peers");
         let served = Arc::new(Served {
             me: identity,
-            machine,
+            machine: machine.clone(),
             raft: raft.clone(),
             guard: vote_guard,
             directories: directories.clone(),
@@ -183,6 +196,7 @@ impl<E: Env> Inner<E> {
             lease: timing.lease,
             forwarded,
             complaints: serve::Complaints::default(),
+            receiving: Receiving::new(machine.clone(), config.images),
         });
         tasks.spawn(
             "peer listener",
@@ -195,9 +209,16 @@ impl<E: Env> Inner<E> {
                 raft.runtime_config().elect(true);
             });
         }
-        if alone {
-            tasks.spawn("log purge", inner.clone().purge());
-        }
+        let purger = Purger {
+            raft,
+            log: store,
+            pins,
+            machine,
+            rules: config.images,
+            cut,
+            persisted: inner.persisted_upto.subscribe(),
+        };
+        tasks.spawn("log purge", purger.run());
         tasks.spawn("leadership", inner.clone().watch_leadership());
         tasks.spawn("membership", inner.clone().follow_membership());
         tasks.spawn("wal failure", inner.clone().watch_wal());
@@ -382,36 +403,16 @@ impl<E: Env> Inner<E> {
         self.guard.refuses(E::now(), false)
     }
     pub async fn log_barrier(&self) -> Result<(), String> {
-        let all = self.wal.append(Vec::new());
-        self.wal.durable(all).await.map_err(|e| e.to_string())
+        log_store::barrier(&self.wal).await
     }
 
     /// Does not wait for Raft: its core may be waiting for the state machine, and that one for whoever persists.
     pub fn persisted(&self, mark: &Mark) {
-        if !self.alone {
-            return;
-        }
         // A mark of this member's own making that does not parse would be found at the next start, before it serves.
         if let Ok(Some(stored)) = machine::stored(mark) {
             let upto = stored.0.index;
             self.persisted.set(stored);
-            self.purge_upto.send(Some(upto));
-        }
-    }
-
-    /// Has the log purged behind what is persisted.
-    async fn purge(self: Arc<Self>) {
-        let mut upto = self.purge_upto.subscribe();
-        while upto.changed().await.is_ok() {
-            let Some(index) = upto.get_and_update() else {
-                continue;
-            };
-            // Openraft purges what a snapshot covers, and ours is how far the engine is.
-            let trigger = self.raft.trigger();
-            if trigger.snapshot().await.is_err() || trigger.purge_log(index).await.is_err() {
-                // Raft has stopped, which is told elsewhere.
-                return;
-            }
+            self.persisted_upto.send(Some(upto));
         }
     }
 

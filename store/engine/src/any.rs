@@ -10,7 +10,7 @@ use crate::memory::Memory;
 use crate::segments::{self, Segments};
 #[cfg(feature = "sled")]
 use crate::sled::Sled;
-use crate::{Batch, Engine, Error, Kind, Lock, Opened, Options, Reader, Restore, Space};
+use crate::{Batch, Engine, Error, Images, Kind, Lock, Opened, Options, Reader, Restore, Space};
 
 /// Any of the engines.
 #[expect(
@@ -75,6 +75,9 @@ impl<E: Env> Engine<E> for AnyEngine<E> {
     }
     fn reader(&self) -> Arc<dyn Reader> {
         each!(self, engine => engine.reader())
+    }
+    fn images(&self) -> Arc<dyn Images> {
+        each!(self, engine => engine.images())
     }
     async fn begin_checkpoint(&mut self) -> Result<(), Error> {
         each!(self, engine => engine.begin_checkpoint().await)

@@ -94,6 +94,27 @@ pub trait Reader: Send + Sync {
     ) -> Result<Vec<(RowId, Bytes)>, Unreadable>;
 }
 
+/// The persisted state as one commit left it: its rows and its named values belong together. It does not change, whatever
+/// is committed, freed, moved or dropped after it was pinned; dropping it gives back what is kept for it.
+pub trait Image: Send + Sync {
+    fn meta(&self) -> &BTreeMap<String, Bytes>;
+    /// About so many bytes of rows and named values.
+    fn bytes(&self) -> u64;
+    /// Rows from `from` on, as [`Reader::scan`] gives them.
+    fn rows(
+        &self,
+        from: RowId,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<(RowId, Bytes)>, Unreadable>;
+}
+
+/// Pins images, from any thread, beside commits and [`Engine::maintain`].
+pub trait Images: Send + Sync {
+    /// The state as the last commit that was reported left it. An error is damage of a file that the state needs.
+    fn pin(&self) -> Result<Arc<dyn Image>, Unreadable>;
+}
+
 /// What the engine takes and holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
@@ -114,6 +135,7 @@ pub trait Engine<E: Env>: Send {
     fn commit(&mut self, batch: Batch) -> impl Future<Output = Result<(), Error>> + Send;
 
     fn reader(&self) -> Arc<dyn Reader>;
+    fn images(&self) -> Arc<dyn Images>;
 
     /// Begins a checkpoint of the caller's index as it is now: a start will read it and then what was committed after
     /// this call. One that was begun before and is not finished is given up.

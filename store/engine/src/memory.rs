@@ -16,7 +16,10 @@ use crate::codec::{
     Place, row_len,
 };
 use crate::error::Latch;
-use crate::{Batch, Engine, Error, Lock, Opened, Reader, Restore, RowId, Space, Unreadable, files};
+use crate::{
+    Batch, Engine, Error, Image, Images, Lock, Opened, Reader, Restore, RowId, Space, Unreadable,
+    files,
+};
 
 const NAME: &str = "memory.log";
 const TMP: &str = "memory.tmp";
@@ -29,22 +32,72 @@ pub struct Memory<E: Env> {
     offset: u64,
     link: Link,
     last: Option<RowId>,
-    /// Of the names and the values.
-    meta: BTreeMap<String, u64>,
     rows: Arc<Rows>,
     latch: Latch,
     checkpointing: bool,
     _lock: Lock<E>,
 }
 
+/// What is held, changed by whole batches.
+#[derive(Clone, Default)]
+struct Held {
+    rows: BTreeMap<RowId, Bytes>,
+    meta: BTreeMap<String, Bytes>,
+}
+
+impl Held {
+    fn bytes(&self) -> u64 {
+        let rows: u64 = self.rows.values().map(|row| row_len(row.len())).sum();
+        let meta = self.meta.iter();
+        let meta: usize = meta.map(|(name, value)| name.len() + value.len()).sum();
+        rows + meta as u64
+    }
+
+    fn scan(&self, from: RowId, max_rows: usize, max_bytes: usize) -> Vec<(RowId, Bytes)> {
+        let mut out = Vec::new();
+        let mut bytes = 0;
+        for (id, row) in self.rows.range((Bound::Included(from), Bound::Unbounded)) {
+            if out.len() >= max_rows || !out.is_empty() && bytes >= max_bytes {
+                break;
+            }
+            bytes += row.len();
+            out.push((*id, row.clone()));
+        }
+        out
+    }
+}
+
 #[derive(Default)]
 struct Rows {
-    rows: RwLock<BTreeMap<RowId, Bytes>>,
+    held: RwLock<Held>,
+}
+
+impl Image for Held {
+    fn meta(&self) -> &BTreeMap<String, Bytes> {
+        &self.meta
+    }
+    fn bytes(&self) -> u64 {
+        Held::bytes(self)
+    }
+    fn rows(
+        &self,
+        from: RowId,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<(RowId, Bytes)>, Unreadable> {
+        Ok(self.scan(from, max_rows, max_bytes))
+    }
+}
+
+impl Images for Rows {
+    fn pin(&self) -> Result<Arc<dyn Image>, Unreadable> {
+        Ok(Arc::new(self.held.read().clone()))
+    }
 }
 
 impl Reader for Rows {
     fn read(&self, id: RowId) -> Result<Option<Bytes>, Unreadable> {
-        Ok(self.rows.read().get(&id).cloned())
+        Ok(self.held.read().rows.get(&id).cloned())
     }
     fn scan(
         &self,
@@ -52,17 +105,7 @@ impl Reader for Rows {
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Vec<(RowId, Bytes)>, Unreadable> {
-        let mut out = Vec::new();
-        let mut bytes = 0;
-        let rows = self.rows.read();
-        for (id, row) in rows.range((Bound::Included(from), Bound::Unbounded)) {
-            if out.len() >= max_rows || !out.is_empty() && bytes >= max_bytes {
-                break;
-            }
-            bytes += row.len();
-            out.push((*id, row.clone()));
-        }
-        Ok(out)
+        Ok(self.held.read().scan(from, max_rows, max_bytes))
     }
 }
 
@@ -109,7 +152,6 @@ impl<E: Env> Memory<E> {
             offset: FILE_HEADER as u64,
             link: Link::default(),
             last: None,
-            meta: BTreeMap::new(),
             rows: Arc::default(),
             latch: Latch::default(),
             checkpointing: false,
@@ -117,7 +159,6 @@ impl<E: Env> Memory<E> {
             path: path.clone(),
             file,
         };
-        let mut meta = BTreeMap::new();
         let mut last = None;
         while let Found::Frame(frame) =
             codec::read_frame(&bytes[engine.offset as usize..], engine.place())
@@ -131,12 +172,6 @@ impl<E: Env> Memory<E> {
                 dir: dir.to_owned(),
                 what,
             })?;
-            for (name, value) in &batch.meta {
-                match value {
-                    Some(value) => drop(meta.insert(name.clone(), value.clone())),
-                    None => drop(meta.remove(name)),
-                }
-            }
             last = Some((engine.offset, Bytes::copy_from_slice(frame.bytes)));
             engine.offset += frame.bytes.len() as u64;
             engine.link = frame.link;
@@ -153,6 +188,7 @@ impl<E: Env> Memory<E> {
             None => engine.file.sync_data().await,
         }
         .map_err(failed("sync"))?;
+        let meta = engine.rows.held.read().meta.clone();
         Ok(Opened { engine, meta })
     }
 
@@ -165,21 +201,18 @@ impl<E: Env> Memory<E> {
     }
 
     fn take(&mut self, batch: Batch) {
-        let mut rows = self.rows.rows.write();
+        let mut held = self.rows.held.write();
         for (id, row) in batch.rows {
             self.last = Some(id);
-            rows.insert(id, row);
+            held.rows.insert(id, row);
         }
         for id in batch.freed {
-            rows.remove(&id);
+            held.rows.remove(&id);
         }
         for (name, value) in batch.meta {
             match value {
-                Some(value) => {
-                    let bytes = name.len() + value.len();
-                    self.meta.insert(name, bytes as u64);
-                }
-                None => drop(self.meta.remove(&name)),
+                Some(value) => drop(held.meta.insert(name, value)),
+                None => drop(held.meta.remove(&name)),
             }
         }
     }
@@ -256,6 +289,9 @@ impl<E: Env> Engine<E> for Memory<E> {
     fn reader(&self) -> Arc<dyn Reader> {
         self.rows.clone()
     }
+    fn images(&self) -> Arc<dyn Images> {
+        self.rows.clone()
+    }
 
     async fn begin_checkpoint(&mut self) -> Result<(), Error> {
         self.latch.enter()?;
@@ -286,11 +322,9 @@ impl<E: Env> Engine<E> for Memory<E> {
     }
 
     fn space(&self) -> Space {
-        let rows = self.rows.rows.read();
-        let live: u64 = rows.values().map(|row| row_len(row.len())).sum();
         Space {
             disk_bytes: self.offset,
-            live_bytes: live + self.meta.values().sum::<u64>(),
+            live_bytes: self.rows.held.read().bytes(),
             segments: 1,
             checkpoint_bytes: 0,
         }

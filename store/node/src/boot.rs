@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barque_store_consensus::{self as consensus, Consensus};
-use barque_store_engine::Engine;
 use barque_store_env::{Env, Instant};
 use barque_store_state::*;
 use tokio::sync::oneshot;
@@ -14,9 +13,14 @@ use tokio::sync::oneshot;
 use crate::identity::{Claim, Owner, has_log};
 use crate::machine::Machine;
 use crate::persister::{self, Persister};
+use crate::places::Places;
 use crate::queue::{Queue, Reply, Waiting, Worker};
 use crate::space::{Gate, Keeper, check_disk, with_advice};
-use crate::{Config, Shared, StartError, Store, ids, join, leases, membership, reads, sweep};
+use crate::staging::Depot;
+use crate::{
+    Config, Shared, StartError, Store, ids, integrity, join, leases, membership, progress, reads,
+    refetch, sweep, versions,
+};
 
 /// Commands of other members enter the same queue as our own clients'.
 struct FromPeers {
@@ -166,8 +170,12 @@ pub(crate) async fn start<E: Env>(
         },
     };
     let Owner { cluster_id, member } = owner;
+    if refetch::is_marked(&disk, &dir).await.map_err(dir_error)? {
+        return Err(dir_error(refetch::REFUSAL.to_owned()));
+    }
 
-    let rows = dir.join("rows");
+    let places = Places::open(disk.clone(), &dir).await.map_err(dir_error)?;
+    let rows = places.current();
     let in_rows = |reason| StartError::DataDir {
         dir: rows.clone(),
         reason: with_advice(reason),
@@ -186,16 +194,27 @@ pub(crate) async fn start<E: Env>(
     let founds = !config.joins && named == member;
     let founders = if founds { founders } else { Vec::new() };
     let peers = peers(&state, &founders);
+    versions::check(&state).map_err(in_rows)?;
     state.set_cache_budget(config.value_cache_bytes);
     let persisted = state.applied();
     let gate = Arc::new(Gate::new(config.space.quota_bytes));
+    let depot = Arc::new(Depot::<E>::new(
+        config.engine,
+        disk.clone(),
+        places,
+        config.value_cache_bytes,
+        config.images,
+    ));
     let machine = Arc::new(Machine::<E>::new(
         member,
         founders.clone(),
         gate.clone(),
         state,
         restored.mark.clone(),
-        restored.engine.space(),
+        &restored.engine,
+        config.images,
+        depot.clone(),
+        config.progress_interval,
     ));
     let queue = Arc::new(Queue::new(gate));
     let consensus = Consensus::<E>::start(
@@ -211,6 +230,8 @@ pub(crate) async fn start<E: Env>(
             election: config.election,
             guards: config.guards,
             restored: restored.mark,
+            installed: restored.installed,
+            images: config.images,
         },
         disk.clone(),
         net,
@@ -261,6 +282,7 @@ pub(crate) async fn start<E: Env>(
         restored.engine,
         machine.clone(),
         consensus.clone(),
+        depot,
         persisted,
     );
     *shared.persister.lock() = Some(E::spawn("persister", persister.run()));
@@ -271,6 +293,12 @@ pub(crate) async fn start<E: Env>(
         E::spawn("sweep", sweep::sweep(shared.clone())),
         E::spawn("membership", membership::follow(shared.clone(), founders)),
         E::spawn("leader-changes", count_leaders(shared.clone())),
+        E::spawn("integrity", integrity::compare_states(shared.clone())),
+        E::spawn(
+            "fence",
+            integrity::end_fenced(shared.clone(), disk.clone(), dir.clone()),
+        ),
+        E::spawn("cluster-version", versions::raise(shared.clone())),
         E::spawn(
             "space",
             Keeper {
@@ -281,10 +309,7 @@ pub(crate) async fn start<E: Env>(
             }
             .run(),
         ),
-        E::spawn(
-            "watch-progress",
-            tick_progress(machine, config.progress_interval),
-        ),
+        E::spawn("watch-progress", progress::tell(machine)),
         E::spawn(
             "publish",
             publish(
@@ -364,18 +389,6 @@ async fn count_leaders<E: Env>(shared: Arc<Shared<E>>) {
         if changes.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// Periodic progress notifications for watches that asked for them.
-async fn tick_progress<E: Env>(machine: Arc<Machine<E>>, interval: Duration) {
-    loop {
-        E::sleep(interval).await;
-        // Read before the hub's lock is taken: see `machine` for the order.
-        let revision = machine.state.read().revision();
-        let wake = machine.hub.lock().tick_progress(revision);
-        // Waking runs other tasks' code: not under the lock.
-        drop(wake);
     }
 }
 

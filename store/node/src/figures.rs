@@ -24,6 +24,8 @@ pub(crate) struct Counters {
     watch_events: AtomicU64,
     leader_changes: AtomicU64,
     pub(crate) proposals_failed: AtomicU64,
+    pub(crate) integrity_compared: AtomicU64,
+    pub(crate) integrity_differing: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -162,6 +164,10 @@ pub struct Figures {
     /// Commands waiting to be proposed.
     pub proposals_pending: u64,
     pub proposals_failed: u64,
+    /// Times this member, leading, found a majority of the members' states equal.
+    pub integrity_compared: u64,
+    /// Members it found to differ, and times no majority could be found.
+    pub integrity_differing: u64,
 }
 
 impl<E: Env> Store<E> {
@@ -193,6 +199,8 @@ impl<E: Env> Store<E> {
             proposals_applied: view.applied,
             proposals_pending: shared.queue.len() as u64,
             proposals_failed: of(&counters.proposals_failed),
+            integrity_compared: of(&counters.integrity_compared),
+            integrity_differing: of(&counters.integrity_differing),
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::space::with_advice;
 const NAME: &str = "identity";
 const UNFINISHED: &str = "identity.new";
 const FORMAT: &str = "barque-identity 3";
+/// How the first line of every format begins; a number follows.
+const FORMAT_PREFIX: &str = "barque-identity ";
+const FORMAT_NUMBER: u32 = 3;
 /// As 3, but without a checksum. Read, no longer written.
 const FORMAT_UNCHECKED: &str = "barque-identity 2";
 
@@ -146,12 +149,7 @@ async fn incarnation<E: Env>(
         .await
         .map_err(|cause| format!("cannot look for the log: {cause}"))?;
     if let Some(text) = read(disk, &dir.join(NAME)).await? {
-        let found = Identity::parse(&text).ok_or_else(|| {
-            format!(
-                "{NAME} is damaged (from offset 0 on), or not one this version can read; restore it from a backup or start with an \
-                 empty directory"
-            )
-        })?;
+        let found = Identity::parse(&text).ok_or_else(|| unread(&text))?;
         check(owner, found)?;
         if !log {
             return Err(
@@ -192,6 +190,22 @@ async fn incarnation<E: Env>(
         .map_err(io("write"))?;
     disk.sync_dir(dir).await.map_err(io("sync"))?;
     Ok((incarnation, false))
+}
+
+/// Why the text is no identity.
+fn unread(text: &str) -> String {
+    let number = text.lines().next().and_then(|line| {
+        let number = line.strip_prefix(FORMAT_PREFIX)?;
+        number.parse::<u32>().ok()
+    });
+    match number {
+        Some(number) if number > FORMAT_NUMBER => format!(
+            "{NAME} was written by a newer version (format {number}); this one reads up to {FORMAT_NUMBER} and must be upgraded"
+        ),
+        _ => format!(
+            "{NAME} is damaged (from offset 0 on); restore it from a backup or start with an empty directory"
+        ),
+    }
 }
 
 fn check(owner: Owner, found: Identity) -> Result<(), String> {

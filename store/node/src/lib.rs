@@ -13,25 +13,37 @@ use barque_store_consensus::Consensus;
 use barque_store_env::{Env, Instant, Task};
 use barque_store_state::limits::HASH_ROWS;
 use barque_store_state::*;
+use futures::future::Either;
 use tokio::sync::oneshot;
 
 mod boot;
 mod clock;
 mod figures;
+mod glance;
 mod identity;
 pub mod ids;
+mod integrity;
 mod join;
 mod leases;
 pub mod limits;
 mod machine;
+mod marks;
 mod membership;
 mod persister;
+mod pieces;
+mod places;
+mod progress;
 mod queue;
 mod reads;
+mod refetch;
 mod space;
+mod staging;
 mod sweep;
+mod verdict;
+mod versions;
 mod watches;
 
+pub use barque_store_consensus::ImageRules;
 pub use barque_store_consensus::TransferError;
 pub use figures::Figures;
 pub use space::SpaceRules;
@@ -68,6 +80,8 @@ pub struct Config {
     pub engine: barque_store_engine::Kind,
     /// `--value-cache-bytes`: persisted values kept in memory for reading.
     pub value_cache_bytes: u64,
+    /// How much log is kept, and how states travel between members. The default is for everybody but tests.
+    pub images: ImageRules,
 }
 
 impl Default for Config {
@@ -89,6 +103,7 @@ impl Default for Config {
             guards: barque_store_consensus::Guards::default(),
             engine: barque_store_engine::Kind::default(),
             value_cache_bytes: barque_store_state::limits::VALUE_CACHE_BYTES,
+            images: ImageRules::default(),
         }
     }
 }
@@ -127,6 +142,8 @@ pub struct Status {
     pub disk_low: bool,
     /// Until when this member may act as the leader without asking (guard 4); `None` when it is not the leader.
     pub leads_until: Option<Instant>,
+    /// What every member is able to do; `None` until the first leader has found out.
+    pub cluster_version: Option<ClusterVersion>,
 }
 
 pub(crate) struct Shared<E: Env> {
@@ -243,7 +260,7 @@ impl<E: Env> Store<E> {
     }
 
     pub fn revision(&self) -> Revision {
-        self.shared.machine.state.read().revision()
+        self.shared.machine.glance.revision()
     }
 
     pub fn compact_revision(&self) -> Revision {
@@ -299,9 +316,22 @@ impl<E: Env> Store<E> {
         WatchStream::open(self.shared.machine.clone())
     }
 
+    /// This member's id and the cluster's.
+    pub fn ids(&self) -> (MemberId, u64) {
+        (self.shared.member, self.shared.cluster_id)
+    }
+    /// Of Raft, as of now.
+    pub fn term(&self) -> u64 {
+        self.shared.consensus.view().term
+    }
+    pub fn leader(&self) -> Option<MemberId> {
+        self.shared.consensus.view().leader
+    }
+
+    /// Waits for nobody: any path may ask at any time.
     pub fn status(&self) -> Status {
         let view = self.shared.consensus.view();
-        let state = self.shared.machine.state.read();
+        let glance = &self.shared.machine.glance;
         Status {
             member: self.shared.member,
             cluster_id: self.shared.cluster_id,
@@ -309,12 +339,13 @@ impl<E: Env> Store<E> {
             term: view.term,
             raft_index: view.last_log,
             applied_index: view.applied,
-            revision: state.revision(),
+            revision: glance.revision(),
             db_size: self.shared.consensus.log_bytes() + self.shared.machine.space().disk_bytes,
-            db_size_in_use: state.live_bytes(),
+            db_size_in_use: glance.live_bytes(),
             quota_bytes: self.shared.machine.gate.quota_bytes,
             disk_low: self.shared.machine.gate.disk_low(),
             leads_until: view.leads_until,
+            cluster_version: glance.version(),
         }
     }
 
@@ -403,7 +434,17 @@ impl<E: Env> Store<E> {
     pub async fn failed(&self) -> String {
         let (machine, consensus) = (&self.shared.machine, &self.shared.consensus);
         let (damage, stop) = (pin!(machine.failure()), pin!(consensus.failed()));
-        futures::future::select(damage, stop).await.factor_first().0
+        match futures::future::select(damage, stop).await {
+            Either::Left((reason, _)) => reason,
+            // Raft of a fenced member stops by itself; the reason is what it was fenced for.
+            Either::Right((_, damage)) if machine.is_fenced() => damage.await,
+            Either::Right((reason, _)) => reason,
+        }
+    }
+
+    /// Makes this member carry out the next put wrongly. For the simulator's runs that prove that such a member is found.
+    pub fn plant_fault(&self) {
+        self.shared.machine.marks.plant();
     }
 
     /// Hands leadership over where it can, answers what waits, then stops.

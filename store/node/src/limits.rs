@@ -66,9 +66,36 @@ pub const SPACE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one look waits for its alarm to be replicated before it looks again.
 pub const SPACE_PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Empty entries proposed per look while a compaction frees space under the quota's alarm and nobody writes: each sweeps
-/// `SWEEP_ROWS` rows, so a million rows take some eight seconds.
-pub const SWEEP_ENTRIES: usize = 16;
+/// The members' states are compared this often at least, and after each compaction: one small entry. Ten seconds less than a
+/// minute, so that a difference is found within a minute even where a member that was behind has to be asked again.
+pub const INTEGRITY_INTERVAL: Duration = Duration::from_secs(50);
+/// Between two comparisons, so that whoever compacts in a loop does not have the log filled with marks; and between two looks of
+/// a member that does not lead.
+pub const INTEGRITY_PAUSE: Duration = Duration::from_secs(1);
+/// Hashes of marks that a member keeps, 16 bytes each: more than a minute of them at one per second. A member that is asked
+/// for an older one says so, and is left out of that comparison.
+pub const INTEGRITY_MARKS_KEPT: usize = 64;
+/// How long one member is waited for when it is asked; one that does not answer is asked again every [`INTEGRITY_RETRY`].
+pub const INTEGRITY_ASK_TIMEOUT: Duration = Duration::from_secs(1);
+pub const INTEGRITY_RETRY: Duration = Duration::from_millis(500);
+/// How long members that are away or behind are asked again. Beyond: the comparison ends without them, until the next mark.
+pub const INTEGRITY_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a mark or an alarm is waited for, and how often an alarm is tried. A leader that is itself the one that differs
+/// tries once before it fences itself: so long it may still answer.
+pub const INTEGRITY_PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
+pub const INTEGRITY_ALARM_ATTEMPTS: u32 = 3;
+const _: () = assert!(
+    INTEGRITY_INTERVAL.as_secs()
+        + INTEGRITY_PATIENCE.as_secs()
+        + INTEGRITY_PROPOSAL_TIMEOUT.as_secs()
+        <= 60
+);
+/// How long a fenced member waits for its disk to mark the directory. Beyond: it ends without the mark, and says so.
+pub const REFETCH_MARK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the leader looks whether all members can work in a newer version, until they do.
+pub const VERSION_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+pub const VERSION_PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait for a change of leadership before looking again; only a safety net, changes wake the queue.
 pub const LEADER_POLL: Duration = Duration::from_millis(50);
@@ -119,3 +146,7 @@ pub const HOUSE_PAUSE_FACTOR: u32 = 6;
 pub const HOUSE_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Files that take more than so many times the live bytes: space is given back without pauses.
 pub const HOUSE_HURRY_FACTOR: u64 = 3;
+
+/// Bytes of another member's state committed at a time while it is received: some milliseconds to write and sync, and what a
+/// transfer that is interrupted receives twice.
+pub const STAGE_BATCH_BYTES: usize = 4 << 20;

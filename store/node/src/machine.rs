@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use barque_store_consensus::{self as consensus, Mark};
-use barque_store_engine::Space;
+use barque_store_consensus::{
+    self as consensus, Fence, HashAt, ImageRules, Mark, Offer, Pinned, Staging, Working,
+};
+use barque_store_engine::{Engine, Images, Space};
 use barque_store_env::{Env, Instant, watch};
 use barque_store_state::*;
 use barque_store_watch::{History, HistoryError, Hub, Past};
@@ -20,8 +22,14 @@ use tokio::sync::Notify;
 
 use crate::clock::{Estimate, LeaderClock};
 use crate::figures::Counters;
+use crate::glance::Glance;
 use crate::limits::*;
+use crate::marks::Marks;
+use crate::pieces::Sent;
+use crate::progress::Ticks;
 use crate::space::Gate;
+use crate::staging::Depot;
+use crate::{persister, refetch, versions};
 
 pub(crate) struct Machine<E: Env> {
     pub(crate) member: MemberId,
@@ -35,6 +43,9 @@ pub(crate) struct Machine<E: Env> {
     pub(crate) hub: Mutex<Hub>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) counters: Counters,
+    pub(crate) glance: Glance,
+    pub(crate) marks: Marks,
+    pub(crate) ticks: Ticks,
     estimate: Mutex<Estimate>,
     leader_clock: Mutex<LeaderClock>,
     /// Of the entry applied last; changes under the state's lock.
@@ -45,13 +56,17 @@ pub(crate) struct Machine<E: Env> {
     fresh: AtomicU64,
     leaving: AtomicU64,
     /// Wakes the persister before its time.
-    due: Notify,
+    due: Arc<Notify>,
     closed: AtomicBool,
     space: Mutex<Space>,
+    /// Pins the engine's states, to be sent to others.
+    images: RwLock<Arc<dyn Images>>,
+    rules: ImageRules,
+    /// Where states of others are received.
+    depot: Arc<Depot<E>>,
     /// Why this member can no longer trust its data.
     failure: watch::Sender<Option<String>>,
     failed: AtomicBool,
-    env: std::marker::PhantomData<E>,
 }
 
 impl<E: Env> Machine<E> {
@@ -61,7 +76,10 @@ impl<E: Env> Machine<E> {
         gate: Arc<Gate>,
         state: State,
         mark: Option<Mark>,
-        space: Space,
+        engine: &impl Engine<E>,
+        rules: ImageRules,
+        depot: Arc<Depot<E>>,
+        progress_interval: Duration,
     ) -> Self {
         gate.applied(&state);
         let estimate = Estimate {
@@ -75,6 +93,9 @@ impl<E: Env> Machine<E> {
             founders,
             gate,
             counters: Counters::default(),
+            glance: Glance::of(&state),
+            marks: Marks::new(E::now()),
+            ticks: Ticks::new(progress_interval),
             // What the state begins with is not published again.
             hub: Mutex::new(Hub::after(
                 barque_store_watch::Limits::default(),
@@ -91,18 +112,21 @@ impl<E: Env> Machine<E> {
             next_membership: Mutex::new(None),
             fresh: AtomicU64::new(0),
             leaving: AtomicU64::new(0),
-            due: Notify::new(),
+            due: depot.due(),
             closed: AtomicBool::new(false),
-            space: Mutex::new(space),
+            space: Mutex::new(engine.space()),
+            images: RwLock::new(engine.images()),
+            rules,
+            depot,
             failure: watch::channel(None).0,
             failed: AtomicBool::new(false),
-            env: std::marker::PhantomData,
         }
     }
     /// The leader's stamp for what it proposes or decides at `now` in `term`. The first one of a term starts its clock.
     pub(crate) fn stamp(&self, term: u64, now: Instant) -> ClusterTime {
-        let applied = self.state.read().time();
-        self.leader_clock.lock().stamp(term, applied, now)
+        self.leader_clock
+            .lock()
+            .stamp(term, self.glance.time(), now)
     }
     /// This member's estimate of cluster time at `now`.
     pub(crate) fn cluster_time(&self, now: Instant) -> ClusterTime {
@@ -203,9 +227,17 @@ impl<E: Env> Machine<E> {
     /// Fences the member: it applies and answers nothing any more.
     pub(crate) fn fail(&self, reason: &str) {
         if !self.failed.swap(true, Ordering::Relaxed) {
-            tracing::error!("{reason}; this member stops");
-            self.failure.send(Some(reason.to_owned()));
+            self.end(reason);
         }
+    }
+    /// Lets the process of a member that is fenced end.
+    pub(crate) fn end(&self, reason: &str) {
+        tracing::error!("{reason}; this member stops");
+        self.failure.send(Some(reason.to_owned()));
+    }
+    /// Whether it is fenced; then [`Machine::failure`] resolves soon.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
     /// Resolves with the reason when the member is fenced.
     pub(crate) async fn failure(&self) -> String {
@@ -255,6 +287,31 @@ impl<E: Env> Machine<E> {
         self.leaving.store(0, Ordering::Relaxed);
         self.set_space(space);
     }
+    /// Puts another state in the place of the present one: it has all of it and more. Watches read what they missed from its
+    /// history, or are told that it was compacted.
+    pub(crate) fn replace(&self, state: State, mark: Mark, images: Arc<dyn Images>, space: Space) {
+        let mut held = self.state.write();
+        let mut hub = self.hub.lock();
+        let (revision, stamp) = (state.revision(), state.time());
+        let old = std::mem::replace(&mut *held, state);
+        *self.mark.lock() = mark;
+        *self.next_membership.lock() = None;
+        self.fresh.store(0, Ordering::Relaxed);
+        self.leaving.store(0, Ordering::Relaxed);
+        *self.images.write() = images;
+        self.gate.applied(&held);
+        let wake = hub.jump(revision);
+        drop(hub);
+        drop(held);
+        // Waking runs other tasks' code, and giving a whole state back takes its time: not under the locks.
+        drop(wake);
+        drop(old);
+        self.set_space(space);
+        *self.estimate.lock() = Estimate {
+            stamp,
+            applied_at: E::now(),
+        };
+    }
     pub(crate) fn index_chunk(&self, after: Option<&Bytes>, keys: usize) -> Option<(Bytes, Bytes)> {
         self.state.read().index_chunk(after, keys)
     }
@@ -293,9 +350,17 @@ impl<E: Env> consensus::Machine for Machine<E> {
             self.estimate.lock().applied_at = E::now();
             return Ok(Vec::new());
         };
+        let faulty = self.marks.faulty(entry);
+        let entry = faulty.as_ref().unwrap_or(entry);
         let mut state = self.state.write();
         let mut hub = self.hub.lock();
-        let applied = state.apply(index, entry, previous_wanted(&hub));
+        let applied = state
+            .apply(index, entry, previous_wanted(&hub))
+            .map_err(|row| row.to_string())
+            .and_then(|applied| versions::check(&state).map(|()| applied));
+        if let Ok(applied) = &applied {
+            self.marks.applied::<E>(index, applied, &state);
+        }
         self.note(&state, index, term);
         let stamp = state.time();
         if entry
@@ -309,10 +374,10 @@ impl<E: Env> consensus::Machine for Machine<E> {
         drop(state);
         let applied = match applied {
             Ok(applied) => applied,
-            Err(row) => {
+            Err(reason) => {
                 drop(hub);
-                self.fail(&row.to_string());
-                return Err(row.to_string());
+                self.fail(&reason);
+                return Err(reason);
             }
         };
         self.counters.applied(&entry.commands, &applied);
@@ -351,6 +416,60 @@ impl<E: Env> consensus::Machine for Machine<E> {
         };
         state.published().iter().filter_map(told).collect()
     }
+
+    fn pin(&self) -> Result<Option<Pinned>, String> {
+        let images = self.images.read().clone();
+        let pinned = images.pin().map_err(|damage| damage.to_string());
+        let image = pinned.inspect_err(|reason| self.fail(reason))?;
+        let Some(mark) = persister::mark(image.meta())? else {
+            return Ok(None);
+        };
+        Ok(Some(Pinned {
+            mark,
+            bytes: image.bytes(),
+            image: Arc::new(Sent {
+                image,
+                piece_bytes: self.rules.piece_bytes,
+            }),
+        }))
+    }
+
+    fn stage(&self, offer: Offer) -> Working<'static, Box<dyn Staging>> {
+        Box::pin(self.depot.clone().stage(offer))
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.space().live_bytes
+    }
+
+    fn damaged(&self, reason: &str) {
+        self.fail(reason);
+    }
+    fn hash_at(&self, index: LogIndex) -> HashAt {
+        // How far it is first: what is known by then is kept by then.
+        let applied = self.mark.lock().index;
+        match self.marks.hash(index) {
+            Some(hash) => HashAt::Known(hash),
+            None if index <= applied => HashAt::Forgotten,
+            None => HashAt::NotYet,
+        }
+    }
+
+    fn unfit(&self, reason: &str) {
+        self.fail(reason);
+    }
+
+    fn fence(&self, fence: Fence) -> bool {
+        // Facts of one entry stay facts, whoever leads by now; anything else is not about this state.
+        if fence.right == fence.wrong || self.marks.hash(fence.index) != Some(fence.wrong) {
+            tracing::warn!(?fence, "told to fence itself for a state it does not have");
+            return false;
+        }
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            self.marks.fence(refetch::reason(&fence));
+        }
+        true
+    }
 }
 
 /// Whether a watcher wants the rows before the changes. One that comes later is told of later changes only.
@@ -383,6 +502,7 @@ impl<E: Env> Machine<E> {
     /// Under the state's lock: how far it is now.
     fn note(&self, state: &State, index: LogIndex, term: u64) {
         let mut mark = self.mark.lock();
+        self.glance.update(state);
         mark.index = index;
         mark.term = term;
         if let Some(membership) = self.next_membership.lock().take() {

@@ -1,6 +1,7 @@
 //! Moves what was applied to the engine, off the request path, and keeps the engine's house: checkpoints, space.
 //! Promise: one synced batch at a time, each the whole change up to one entry, and none before the log has that entry on
-//! this member's disk (guard 10). The first error is final: it fences the member.
+//! this member's disk (guard 10). The first error is final: it fences the member. It never waits for Raft, which may wait for
+//! it: between two batches it exchanges the engine for one that was received.
 //! Not here: what a batch is made of (`state`), what it looks like on disk (`engine`).
 
 use std::collections::BTreeMap;
@@ -10,11 +11,12 @@ use std::sync::Arc;
 use barque_store_consensus::{Consensus, Mark};
 use barque_store_engine::{self as engine, AnyEngine, Engine};
 use barque_store_env::{Env, Instant};
-use barque_store_state::{Archive, LogIndex, Restoring, Revision, RowId, State, Unreadable};
+use barque_store_state::{Archive, LogIndex, Revision, RowId, State, Unreadable};
 use bytes::Bytes;
 
 use crate::limits::*;
 use crate::machine::Machine;
+use crate::staging::{self, Depot, Exchange};
 
 /// The name under which the log mark is kept beside the state (FORMAT.md).
 const MARK: &str = "consensus/mark";
@@ -54,10 +56,11 @@ impl Archive for Shelf {
     }
 }
 
+/// A state that is being put together from what an engine tells, or from what another member sends.
 #[derive(Default)]
-struct Restore(Restoring);
+pub(crate) struct Restoring(barque_store_state::Restoring);
 
-impl engine::Restore for Restore {
+impl engine::Restore for Restoring {
     fn index(&mut self, chunk: Bytes) -> Result<(), String> {
         self.0.index_chunk(&chunk)
     }
@@ -75,6 +78,8 @@ pub(crate) struct Restored<E: Env> {
     pub(crate) engine: AnyEngine<E>,
     pub(crate) state: State,
     pub(crate) mark: Option<Mark>,
+    /// It is another member's, with nothing carried out on top of it.
+    pub(crate) installed: bool,
 }
 
 pub(crate) async fn restore<E: Env>(
@@ -82,30 +87,41 @@ pub(crate) async fn restore<E: Env>(
     disk: E::Disk,
     dir: &Path,
 ) -> Result<Restored<E>, String> {
-    let mut restore = Restore::default();
-    let opened = engine::open::<E>(kind, disk, dir, &mut restore)
+    let mut restoring = Restoring::default();
+    let opened = engine::open::<E>(kind, disk, dir, &mut restoring)
         .await
         .map_err(|e| e.to_string())?;
-    let in_dir = |reason: String| format!("{}: {reason}", dir.display());
-    let shelf = Arc::new(Shelf(opened.engine.reader()));
-    let state = restore.0.finish(&opened.meta, shelf).map_err(in_dir)?;
-    let mark = mark(&opened.meta).map_err(in_dir)?;
+    put_together(opened.engine, restoring, &opened.meta)
+        .map_err(|reason| format!("{}: {reason}", dir.display()))
+}
+
+/// The state of an engine that has told all it holds; an error when that does not add up.
+pub(crate) fn put_together<E: Env>(
+    engine: AnyEngine<E>,
+    restoring: Restoring,
+    meta: &BTreeMap<String, Bytes>,
+) -> Result<Restored<E>, String> {
+    let shelf = Arc::new(Shelf(engine.reader()));
+    let state = restoring.0.finish(meta, shelf)?;
+    let mark = mark(meta)?;
     let marked = mark.as_ref().map_or(LogIndex(0), |mark| mark.index);
     if marked != state.applied() {
-        return Err(in_dir(format!(
+        return Err(format!(
             "the state is that of entry {}, its mark that of entry {}",
             state.applied().0,
             marked.0
-        )));
+        ));
     }
     Ok(Restored {
-        engine: opened.engine,
+        installed: staging::is_installed(meta, marked.0),
+        engine,
         state,
         mark,
     })
 }
 
-fn mark(meta: &BTreeMap<String, Bytes>) -> Result<Option<Mark>, String> {
+/// How far in the log the state with these named values is; `None` when nothing was persisted.
+pub(crate) fn mark(meta: &BTreeMap<String, Bytes>) -> Result<Option<Mark>, String> {
     let Some(bytes) = meta.get(MARK) else {
         return Ok(None);
     };
@@ -140,6 +156,7 @@ pub(crate) struct Persister<E: Env> {
     engine: AnyEngine<E>,
     machine: Arc<Machine<E>>,
     consensus: Consensus<E>,
+    depot: Arc<Depot<E>>,
     checkpoint: Option<Checkpoint>,
     /// The entry up to which the engine has the state.
     persisted: LogIndex,
@@ -150,12 +167,14 @@ impl<E: Env> Persister<E> {
         engine: AnyEngine<E>,
         machine: Arc<Machine<E>>,
         consensus: Consensus<E>,
+        depot: Arc<Depot<E>>,
         persisted: LogIndex,
     ) -> Self {
         Persister {
             engine,
             machine,
             consensus,
+            depot,
             checkpoint: None,
             persisted,
         }
@@ -164,6 +183,7 @@ impl<E: Env> Persister<E> {
     /// Runs until the machine is closed, and then once more, so that the next start has nothing to carry out again.
     pub(crate) async fn run(mut self) {
         let result = self.serve().await;
+        self.depot.close();
         if let Err(reason) = result {
             self.machine.fail(&reason);
         }
@@ -173,6 +193,9 @@ impl<E: Env> Persister<E> {
         loop {
             let stopping = self.machine.pause(PERSIST_INTERVAL).await;
             let begun = E::now();
+            if let Some(exchange) = self.depot.take() {
+                self.exchange(exchange).await?;
+            }
             self.persist().await?;
             if stopping {
                 return Ok(());
@@ -207,6 +230,30 @@ impl<E: Env> Persister<E> {
         Ok(())
     }
 
+    /// Goes on with the state of another member, which is whole and durable beside the present one. Whatever was applied here
+    /// and not persisted is part of it. A power cut before the swap leaves the old state, one after it the new one.
+    async fn exchange(&mut self, exchange: Exchange<E>) -> Result<(), String> {
+        let Exchange { restored, done } = exchange;
+        let mark = restored.mark.ok_or("a state without a mark")?;
+        // Reads that are under way go on reading the old files, which are about to be removed: opened, they stay. Damage in
+        // there is of no interest any more.
+        drop(self.engine.images().pin());
+        let depot = self.depot.clone();
+        let mut places = depot.places().await;
+        places.swap().await?;
+        self.persisted = mark.index;
+        // It was of the old engine.
+        self.checkpoint = None;
+        let images = restored.engine.images();
+        let space = restored.engine.space();
+        let old = std::mem::replace(&mut self.engine, restored.engine);
+        self.machine.replace(restored.state, mark, images, space);
+        drop(old);
+        // Nobody may wait any more: the member stops.
+        let _ = done.send(());
+        places.discard().await
+    }
+
     /// Goes on with a checkpoint, or begins one that is due, for a while. The pieces are of different moments; the batch
     /// after the last of them makes them one (see `Restoring`).
     async fn checkpoint_on(&mut self, begun: Instant) -> Result<(), String> {
@@ -234,7 +281,7 @@ impl<E: Env> Persister<E> {
             }
             self.rest(step).await;
             // The other half is for the rest of the house.
-            if E::now().saturating_since(begun) >= PERSIST_INTERVAL / 2 {
+            if E::now().saturating_since(begun) >= PERSIST_INTERVAL / 2 || self.depot.is_waiting() {
                 break;
             }
         }
@@ -259,7 +306,7 @@ impl<E: Env> Persister<E> {
                 break;
             }
             self.rest(step).await;
-            if E::now().saturating_since(begun) >= PERSIST_INTERVAL {
+            if E::now().saturating_since(begun) >= PERSIST_INTERVAL || self.depot.is_waiting() {
                 break;
             }
         }

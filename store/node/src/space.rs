@@ -179,7 +179,6 @@ impl<E: Env> Keeper<E> {
         let gate = self.shared.machine.gate.clone();
         let mut warned = false;
         let mut unknown = false;
-        let mut seen = None;
         loop {
             self.look_at_disk(&mut unknown).await;
             self.keep_own_alarm().await;
@@ -188,7 +187,7 @@ impl<E: Env> Keeper<E> {
                     warn_early(&gate, quota, &mut warned);
                     self.raise_at_quota(quota).await;
                 }
-                self.clear_quota(&mut seen).await;
+                self.clear_quota().await;
             }
             let pressed = gate.pressed.notified();
             futures::pin_mut!(pressed);
@@ -264,17 +263,15 @@ impl<E: Env> Keeper<E> {
             .await;
     }
 
-    /// Whoever leads clears what any leader raised. Compacted rows go with the entries that are applied; where nobody writes
-    /// any more, empty ones are proposed, as many as it takes.
-    async fn clear_quota(&self, seen: &mut Option<(u64, Revision)>) {
-        let (alarms, compacted) = {
+    /// Whoever leads clears what any leader raised. (Compacted rows go with the entries that are applied; where nobody writes
+    /// any more, `sweep` sees to it.)
+    async fn clear_quota(&self) {
+        let alarms: Vec<Alarm> = {
             let state = self.shared.machine.state.read();
             let quota = |alarm: &Alarm| alarm.cause == AlarmCause::Quota;
-            let alarms: Vec<Alarm> = state.alarms().iter().filter(quota).collect();
-            (alarms, state.compact_revision())
+            state.alarms().iter().filter(quota).collect()
         };
         if alarms.is_empty() {
-            *seen = None;
             return;
         }
         let gate = &self.shared.machine.gate;
@@ -287,25 +284,13 @@ impl<E: Env> Keeper<E> {
             for alarm in alarms {
                 self.propose(clear(alarm)).await;
             }
-            return;
-        }
-        let now = Some((live, compacted));
-        let moving = *seen != now;
-        *seen = now;
-        for _ in 0..if moving { SWEEP_ENTRIES } else { 1 } {
-            if !self
-                .propose(Command::LeaseKeepAlive { ids: Vec::new() })
-                .await
-            {
-                return;
-            }
         }
     }
 
-    /// Whether it is known to be carried out. Whatever became of it, the next round looks at the state again.
-    async fn propose(&self, command: Command) -> bool {
+    /// Whatever becomes of it, the next round looks at the state again.
+    async fn propose(&self, command: Command) {
         let deadline: Instant = E::now() + SPACE_PROPOSAL_TIMEOUT;
-        self.shared.propose(command, deadline).await.is_ok()
+        drop(self.shared.propose(command, deadline).await);
     }
 }
 

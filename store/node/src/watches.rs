@@ -19,6 +19,7 @@ pub struct WatchStream<E: Env> {
 impl<E: Env> WatchStream<E> {
     pub(crate) fn open(machine: Arc<Machine<E>>) -> Self {
         let id = machine.hub.lock().open();
+        machine.ticks.open(id, E::random() as u32, E::now());
         WatchStream { machine, id }
     }
 
@@ -87,12 +88,13 @@ impl<E: Env> WatchStream<E> {
     /// The store's revision. Read before the hub's lock is taken (see `machine` for the order); the hub knows that it may
     /// be old by then.
     fn current(&self) -> Revision {
-        self.machine.state.read().revision()
+        self.machine.glance.revision()
     }
 }
 
 impl<E: Env> Drop for WatchStream<E> {
     fn drop(&mut self) {
+        self.machine.ticks.close(self.id);
         self.machine.hub.lock().close(self.id);
     }
 }

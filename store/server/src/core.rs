@@ -74,7 +74,7 @@ impl<E: Env> Core<E> {
 
     /// Refuses at once what the client wants answered only where there is a leader.
     pub fn require_leader(&self, metadata: &HeaderMap) -> Result<(), Status> {
-        if wants_leader(metadata) && self.store.status().leader.is_none() {
+        if wants_leader(metadata) && self.store.leader().is_none() {
             return Err(not_proposed(&barque_store_node::ProposeError::NoLeader));
         }
         Ok(())
@@ -99,12 +99,12 @@ pub(crate) fn wants_leader(metadata: &HeaderMap) -> bool {
 }
 
 pub(crate) fn header_of<E: Env>(store: &Store<E>) -> Header {
-    let status = store.status();
+    let (member, cluster_id) = store.ids();
     Header {
-        cluster_id: status.cluster_id,
-        member_id: status.member.0,
-        revision: status.revision,
-        raft_term: status.term,
+        cluster_id,
+        member_id: member.0,
+        revision: store.revision(),
+        raft_term: store.term(),
     }
 }
 
@@ -112,7 +112,7 @@ async fn watch_leader<E: Env>(store: Store<E>, election: Duration, lost: watch::
     let mut missed = 0;
     loop {
         barque_store_rpc::sleep(election).await;
-        if store.status().leader.is_some() {
+        if store.leader().is_some() {
             missed = 0;
             continue;
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use barque_store_env::Env;
 use barque_store_node::{ProposeError, Store};
-use barque_store_state::{AlarmKind, KeyRange, Range};
+use barque_store_state::{Alarm, AlarmKind, KeyRange, Range};
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use crate::limits::HEALTH_TIMEOUT;
 use crate::metrics;
 use crate::pages::Pages;
-use crate::{ETCD_API_VERSION, ETCD_CLUSTER_VERSION};
+use crate::{ETCD_API_VERSION, version_text};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -65,16 +65,7 @@ pub(crate) async fn answer<E: Env>(
     }
     match route {
         "health" => health(&pages, query).await,
-        "version" => respond(
-            StatusCode::OK,
-            JSON,
-            serde_json::json!({
-                "etcdserver": ETCD_API_VERSION,
-                "etcdcluster": ETCD_CLUSTER_VERSION,
-                "storage": ETCD_CLUSTER_VERSION,
-            })
-            .to_string(),
-        ),
+        "version" => respond(StatusCode::OK, JSON, versions(&pages)),
         "metrics" => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(&pages)),
         "livez" => checks(&pages, &LIVE, check, query).await,
         _ => checks(&pages, &READY, check, query).await,
@@ -88,6 +79,18 @@ fn respond(status: StatusCode, content_type: &'static str, body: String) -> Resp
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// etcd's words for what the first leader has not found out yet.
+fn versions<E: Env>(pages: &Pages<E>) -> String {
+    let decided = pages.store().and_then(|s| s.status().cluster_version);
+    let or = |otherwise: &str| decided.map_or_else(|| otherwise.to_owned(), version_text);
+    serde_json::json!({
+        "etcdserver": ETCD_API_VERSION,
+        "etcdcluster": or("not_decided"),
+        "storage": or("unknown"),
+    })
+    .to_string()
 }
 
 /// Values of `name` in a query string, in order. Names and values used here need no unescaping.
@@ -117,7 +120,7 @@ async fn unhealthy<E: Env>(pages: &Pages<E>, query: &str) -> Option<String> {
     let Some(store) = pages.store() else {
         return Some("RAFT NO LEADER".to_owned());
     };
-    for alarm in store.alarms() {
+    for alarm in alarms_here(store) {
         let name = match alarm.kind {
             AlarmKind::NoSpace => "NOSPACE",
             AlarmKind::Corrupt => "CORRUPT",
@@ -128,12 +131,19 @@ async fn unhealthy<E: Env>(pages: &Pages<E>, query: &str) -> Option<String> {
     }
     let read = if values(query, "serializable").any(|v| v == "true") {
         serializable_read(store)
-    } else if store.status().leader.is_none() {
+    } else if store.leader().is_none() {
         return Some("RAFT NO LEADER".to_owned());
     } else {
         linearizable_read(store).await
     };
     read.err().map(|reason| format!("RANGE ERROR:{reason}"))
+}
+
+/// The alarms that speak against this member.
+fn alarms_here<E: Env>(store: &Store<E>) -> impl Iterator<Item = Alarm> {
+    let (me, _) = store.ids();
+    let all = store.alarms().into_iter();
+    all.filter(move |alarm| alarm.concerns(me))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,8 +176,8 @@ impl Check {
     async fn run<E: Env>(self, store: &Store<E>) -> Result<(), String> {
         match self {
             Check::DataCorruption => {
-                let corrupt = |alarm: &barque_store_state::Alarm| alarm.kind == AlarmKind::Corrupt;
-                if store.alarms().iter().any(corrupt) {
+                let mut alarms = alarms_here(store);
+                if alarms.any(|alarm| alarm.kind == AlarmKind::Corrupt) {
                     return Err("alarm activated: CORRUPT".to_owned());
                 }
                 Ok(())
@@ -192,7 +202,7 @@ fn serializable_read<E: Env>(store: &Store<E>) -> Result<(), String> {
 
 /// Without a leader it fails at once: waiting for one would only hold up whoever probes.
 async fn linearizable_read<E: Env>(store: &Store<E>) -> Result<(), String> {
-    if store.status().leader.is_none() {
+    if store.leader().is_none() {
         return Err(ProposeError::NoLeader.to_string());
     }
     store

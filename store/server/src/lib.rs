@@ -24,8 +24,14 @@ pub use barque_store_rpc::TlsFiles;
 pub use front::{Config, EtcdFront, Handle, StartError};
 pub use pages::Pages;
 
+use barque_store_state::ClusterVersion;
+
 /// The version of etcd's API this front speaks, as `Status` and `/version` give it. Clients choose features by it
 /// (kube-apiserver asks for watch progress from 3.5.13 on). Not Barque's own version.
 pub const ETCD_API_VERSION: &str = "3.7.1";
-/// The cluster and storage versions that go with it.
-pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
+
+/// The cluster's version as etcd writes it, with a patch number that means nothing. Rows are stored as every version stores
+/// them, so the storage's version is the same one.
+pub(crate) fn version_text(version: ClusterVersion) -> String {
+    format!("{version}.0")
+}

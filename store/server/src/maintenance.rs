@@ -14,7 +14,7 @@ use prost::Message;
 use crate::core::Core;
 use crate::metrics::quota;
 use crate::status::{invalid, malformed, not_proposed, refused};
-use crate::{ETCD_API_VERSION, ETCD_CLUSTER_VERSION};
+use crate::{ETCD_API_VERSION, version_text};
 
 /// Frames a message of the cold paths.
 pub(crate) fn framed(message: &impl Message) -> Framed {
@@ -56,7 +56,9 @@ pub(crate) fn status<E: Env>(core: &Core<E>, reply: Reply) {
         errors,
         db_size_in_use: signed(status.db_size_in_use),
         is_learner: core.store.is_learner(),
-        storage_version: ETCD_CLUSTER_VERSION.to_owned(),
+        storage_version: status
+            .cluster_version
+            .map_or_else(String::new, version_text),
         db_size_quota: quota(status.quota_bytes),
         downgrade_info: Some(pb::DowngradeInfo::default()),
     }));

@@ -7,8 +7,8 @@ use barque_store_env::real::process_stats;
 use barque_store_node::Store;
 use barque_store_rpc::Code;
 
+use crate::ETCD_API_VERSION;
 use crate::pages::{METHODS, Pages};
-use crate::{ETCD_API_VERSION, ETCD_CLUSTER_VERSION};
 
 /// Of the text format, as its specification has it.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -78,15 +78,14 @@ fn server<E: Env>(page: &mut Page, store: &Store<E>) {
     let status = store.status();
     let figures = store.figures();
     let leads = status.leader == Some(status.member);
-    let minor = ETCD_CLUSTER_VERSION
-        .rsplit_once('.')
-        .map_or(ETCD_CLUSTER_VERSION, |(minor, _)| minor);
-    page.fact(
-        "etcd_cluster_version",
-        "Version the cluster works in.",
-        "cluster_version",
-        minor,
-    );
+    if let Some(version) = status.cluster_version {
+        page.fact(
+            "etcd_cluster_version",
+            "Version the cluster works in.",
+            "cluster_version",
+            &version.to_string(),
+        );
+    }
     page.fact(
         "etcd_server_id",
         "This member's id, in hexadecimal.",
@@ -132,6 +131,16 @@ fn server<E: Env>(page: &mut Page, store: &Store<E>) {
         "etcd_server_proposals_failed_total",
         "Commands of this member's clients that were not carried out, or whose outcome is not known.",
         figures.proposals_failed,
+    );
+    page.counter(
+        "barque_integrity_compared_total",
+        "Times this member, leading, found a majority of the members' states equal.",
+        figures.integrity_compared,
+    );
+    page.counter(
+        "barque_integrity_differing_total",
+        "Members it found to differ from a majority, and times there was none.",
+        figures.integrity_differing,
     );
     page.gauge(
         "etcd_server_quota_backend_bytes",

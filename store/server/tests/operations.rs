@@ -267,6 +267,13 @@ async fn metrics_have_etcds_names_and_true_values() {
     let revoke = pb::LeaseRevokeRequest { id };
     lease.lease_revoke(revoke).await.unwrap();
     http(&server.url, "GET /health").await;
+    // The first leader decides the cluster's version beside all this.
+    while !http(&server.url, "GET /version")
+        .await
+        .contains(r#""etcdcluster":"3.7.0""#)
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 
     let page = http(&server.url, "GET /metrics").await;
     assert!(page.contains("text/plain; version=0.0.4"), "{page}");

@@ -1,6 +1,6 @@
 //! Alarms: what an operator must know and what is refused meanwhile. Replicated, so every member refuses alike.
 //! Promise: with NOSPACE up nothing that adds data is carried out, while deletes, compactions, revocations and reads go on;
-//! with CORRUPT up nothing is written at all.
+//! with CORRUPT up nothing is written at all, unless it is about a member that was fenced.
 //! Not here: when an alarm is due (`store/node`'s space keeper decides), how clients ask (`store/server`).
 
 use std::collections::BTreeMap;
@@ -28,6 +28,11 @@ pub enum AlarmCause {
     Quota,
     /// The member's file system is nearly full: the member itself clears it when it is not.
     Disk,
+    /// The member's state differs from a majority's and it was fenced. It harms nobody any more, so nothing is refused for
+    /// it; the leader clears it when the member's state is the others' again.
+    Fenced,
+    /// Members' states differ, and there is no majority that would tell who is right. The leader clears it when there is one.
+    Undecided,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +43,14 @@ pub struct Alarm {
     pub cause: AlarmCause,
 }
 
-/// Which kinds are up on any member: all that refusing needs.
+impl Alarm {
+    /// Whether `member` is to be taken for unfit because of it: an alarm about a member that was fenced is that member's own.
+    pub fn concerns(&self, member: MemberId) -> bool {
+        self.cause != AlarmCause::Fenced || self.member == member
+    }
+}
+
+/// Which kinds are up on any member, but for members that were fenced: all that refusing needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ActiveAlarms {
     pub no_space: bool,
@@ -73,7 +85,9 @@ pub fn growth(command: &Command) -> u64 {
         | Command::MemberPublish { .. }
         | Command::Members(_)
         | Command::AlarmRaise(_)
-        | Command::AlarmClear { .. } => 0,
+        | Command::AlarmClear { .. }
+        | Command::IntegrityMark
+        | Command::ClusterVersionSet(_) => 0,
     }
 }
 
@@ -109,7 +123,9 @@ fn changes_data(command: &Command) -> bool {
         | Command::MemberPublish { .. }
         | Command::Members(_)
         | Command::AlarmRaise(_)
-        | Command::AlarmClear { .. } => false,
+        | Command::AlarmClear { .. }
+        | Command::IntegrityMark
+        | Command::ClusterVersionSet(_) => false,
     }
 }
 
@@ -121,7 +137,11 @@ pub struct Alarms {
 
 impl Alarms {
     pub fn active(&self) -> ActiveAlarms {
-        let up = |kind| self.raised.keys().any(|(k, _)| *k == kind);
+        let up = |kind| {
+            let refuses = |cause| cause != AlarmCause::Fenced;
+            let mut raised = self.raised.iter();
+            raised.any(|((k, _), cause)| *k == kind && refuses(*cause))
+        };
         ActiveAlarms {
             no_space: up(AlarmKind::NoSpace),
             corrupt: up(AlarmKind::Corrupt),

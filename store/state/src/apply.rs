@@ -150,6 +150,11 @@ impl State {
                 let cleared = self.alarms.clear(*kind, *member, *only);
                 Ok(Answer::Alarms(cleared.into_iter().collect()))
             }
+            Command::IntegrityMark => Ok(Answer::Marked),
+            Command::ClusterVersionSet(version) => {
+                self.version = self.version.max(*version);
+                Ok(Answer::ClusterVersion(self.version))
+            }
         }
     }
 

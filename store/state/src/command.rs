@@ -4,6 +4,7 @@
 
 use crate::alarms::{Alarm, AlarmCause, AlarmKind};
 use crate::types::*;
+use crate::version::ClusterVersion;
 use bytes::Bytes;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,6 +143,10 @@ pub enum Command {
         member: MemberId,
         only: Option<AlarmCause>,
     },
+    /// Changes nothing. The members' whole states are compared as they are after the entry that carries it.
+    IntegrityMark,
+    /// Every member can work in this version. Answers with the version as it then stands: it is never lowered.
+    ClusterVersionSet(ClusterVersion),
 }
 
 /// A change of who is to be in the cluster.
@@ -245,6 +250,8 @@ pub enum Answer {
     Members(Vec<MemberInfo>),
     /// The alarms that were touched, as they stand or stood.
     Alarms(Vec<Alarm>),
+    Marked,
+    ClusterVersion(ClusterVersion),
 }
 
 /// What applying one command gave: the store's revision after it (the response header's), and the answer.

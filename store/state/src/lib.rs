@@ -18,6 +18,7 @@ mod persist;
 mod row;
 mod state;
 pub mod types;
+mod version;
 pub mod wire;
 
 pub use alarms::{ActiveAlarms, Alarm, AlarmCause, AlarmKind, Alarms, growth};
@@ -28,6 +29,7 @@ pub use mvcc::{Changes, HashKv, HashRun, Outline};
 pub use persist::{Batch, Restoring};
 pub use state::{Applied, LeaseView, State};
 pub use types::*;
+pub use version::ClusterVersion;
 pub use wire::WireError;
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::cluster::{Cluster, WantedMember};
 use crate::lease::Lessor;
 use crate::mvcc::{Expected, Pass, Rows, Store, Sweep};
 use crate::state::State;
+use crate::version::ClusterVersion;
 use crate::{row, types::*};
 
 const CORE: &str = "state/core";
@@ -73,6 +74,10 @@ struct Core {
     whole_hash: u64,
     #[prost(message, repeated, tag = "13")]
     alarms: Vec<AlarmUp>,
+    #[prost(uint32, tag = "40")]
+    cluster_major: u32,
+    #[prost(uint32, tag = "41")]
+    cluster_minor: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -82,13 +87,19 @@ struct AlarmUp {
     kind: u32,
     #[prost(fixed64, tag = "2")]
     member: u64,
-    /// 1 operator, 2 quota, 3 disk.
+    /// 1 operator, 2 quota, 3 disk, 4 fenced, 5 undecided.
     #[prost(uint32, tag = "3")]
     cause: u32,
 }
 
 const KINDS: [AlarmKind; 2] = [AlarmKind::NoSpace, AlarmKind::Corrupt];
-const CAUSES: [AlarmCause; 3] = [AlarmCause::Operator, AlarmCause::Quota, AlarmCause::Disk];
+const CAUSES: [AlarmCause; 5] = [
+    AlarmCause::Operator,
+    AlarmCause::Quota,
+    AlarmCause::Disk,
+    AlarmCause::Fenced,
+    AlarmCause::Undecided,
+];
 
 /// The number of one of `all`, from 1 on.
 fn number<T: PartialEq>(all: &[T], one: &T) -> u32 {
@@ -252,6 +263,8 @@ impl State {
             last_row_sub: last_row.sub,
             whole_hash: self.whole_hash(),
             alarms: self.alarms.iter().map(|a| AlarmUp::of(&a)).collect(),
+            cluster_major: self.version.major,
+            cluster_minor: self.version.minor,
         }
     }
 
@@ -356,6 +369,10 @@ impl Restoring {
             cluster,
             dirty_cluster: false,
             alarms,
+            version: ClusterVersion {
+                major: core.cluster_major,
+                minor: core.cluster_minor,
+            },
         };
         if state.whole_hash() != core.whole_hash {
             return Err("the restored state is not the one that was persisted".to_owned());

@@ -9,6 +9,7 @@ use crate::archive::ReadError;
 use crate::cluster::Cluster;
 use crate::lease::Lessor;
 use crate::mvcc::{self, Changes, HashKv, HashRun, Outline, Store};
+use crate::version::ClusterVersion;
 use crate::{check, command::*, digest, types::*};
 
 pub struct State {
@@ -23,6 +24,7 @@ pub struct State {
     /// Changed since the last batch was begun.
     pub(crate) dirty_cluster: bool,
     pub(crate) alarms: Alarms,
+    pub(crate) version: ClusterVersion,
 }
 
 /// What one entry did.
@@ -61,6 +63,7 @@ impl State {
             cluster: Cluster::default(),
             dirty_cluster: false,
             alarms: Alarms::default(),
+            version: ClusterVersion::default(),
         }
     }
 
@@ -172,12 +175,19 @@ impl State {
         &self.alarms
     }
 
+    /// What every member is able to do; `None` until it was decided.
+    pub fn cluster_version(&self) -> Option<ClusterVersion> {
+        (self.version != ClusterVersion::default()).then_some(self.version)
+    }
+
     /// Bytes of all rows held (history that is not compacted included), with etcd's overhead per row.
     pub fn live_bytes(&self) -> u64 {
         self.store.bytes()
     }
-    /// Equal on members that hold the same rows, leases, revision, compaction, time, members and alarms. Costs next to
-    /// nothing: rows and leases are summed up with every change.
+    /// Equal on members that hold the same rows, leases, revision, compaction, time, members, alarms and cluster version.
+    /// Costs next to nothing: rows and leases are summed up with every change.
+    /// What a later version adds to it counts only once there is something: the hashes of older members, and those in older
+    /// data directories, stay comparable.
     pub fn whole_hash(&self) -> u64 {
         let mut members = Vec::new();
         for (id, member) in &self.published {
@@ -186,17 +196,19 @@ impl State {
                 members.push(digest::text(text));
             }
         }
-        let mut words = vec![
+        let mut whole = vec![
             self.store.digest(),
             self.lessor.digest(),
             self.time.0,
             digest::words(&members),
             self.alarms.digest(),
         ];
-        // Nothing is added where there is none, so that what was persisted before members could change still proves itself.
         if self.cluster != Cluster::default() {
-            words.push(self.cluster.digest());
+            whole.push(self.cluster.digest());
         }
-        digest::words(&words)
+        if let Some(version) = self.cluster_version() {
+            whole.extend([u64::from(version.major), u64::from(version.minor)]);
+        }
+        digest::words(&whole)
     }
 }

@@ -387,29 +387,31 @@ impl Hub {
         }
     }
 
-    /// Periodic progress for the watches that asked for it, are live, and were sent nothing since the last tick.
-    pub fn tick_progress(&mut self, current: Revision) -> Wake {
+    /// A stream's periodic progress: for its watches that asked for it, are live, and were sent nothing since its last tick.
+    /// Nothing for a stream that is closed.
+    pub fn tick_progress(&mut self, s: StreamId, current: Revision) -> Wake {
         let mut wake = Wake::default();
         let known = self.saw(current);
-        for stream in self.streams.values_mut() {
-            let mut due = Vec::new();
-            for (id, watcher) in &mut stream.watchers {
-                if !watcher.spec.progress_notify {
-                    continue;
-                }
-                // Not before a start that lies in the future: the client would take up there.
-                let started = watcher.next.0 <= known.0 + 1;
-                let say = watcher.quiet && started;
-                if say && !watcher.catching_up && !watcher.progress_queued {
-                    watcher.progress_queued = true;
-                    due.push((*id, self.published.max(Revision(watcher.next.0 - 1))));
-                }
-                watcher.quiet = true;
+        let Some(stream) = self.streams.get_mut(&s) else {
+            return wake;
+        };
+        let mut due = Vec::new();
+        for (id, watcher) in &mut stream.watchers {
+            if !watcher.spec.progress_notify {
+                continue;
             }
-            for (id, revision) in due {
-                stream.push(Queued::Progress { id, revision });
-                wake.add(stream);
+            // Not before a start that lies in the future: the client would take up there.
+            let started = watcher.next.0 <= known.0 + 1;
+            let say = watcher.quiet && started;
+            if say && !watcher.catching_up && !watcher.progress_queued {
+                watcher.progress_queued = true;
+                due.push((*id, self.published.max(Revision(watcher.next.0 - 1))));
             }
+            watcher.quiet = true;
+        }
+        for (id, revision) in due {
+            stream.push(Queued::Progress { id, revision });
+            wake.add(stream);
         }
         wake
     }

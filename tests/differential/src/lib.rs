@@ -3,6 +3,7 @@
 //! Not here: faults and clusters (`tests/nemesis`), speed (`bench`).
 
 pub mod accepted;
+mod barrier;
 pub mod call;
 pub mod difference;
 pub mod fields;

@@ -8,6 +8,7 @@ use barque_proto::etcdserverpb as pb;
 use prost::Message;
 
 use crate::accepted::{Accepted, Values, accepted, accepted_whole};
+use crate::barrier::caught_up;
 use crate::call::{Answer, Open, Sent, framed};
 use crate::difference::{Difference, difference, flat, shape, sorted};
 use crate::fields::Fields;
@@ -66,7 +67,9 @@ impl Pair {
                 self.streams[*stream] = None;
                 (Fields::new(), None)
             }
-            Step::Settle { replay } => (Fields::new(), self.settle(step, *replay).await),
+            Step::Settle { replay, exact } => {
+                (Fields::new(), self.settle(step, *replay, *exact).await)
+            }
         }
     }
 
@@ -146,10 +149,13 @@ impl Pair {
     }
 
     /// Waits until the watch answers are equal; after [`SETTLE`] they are different.
-    async fn settle(&mut self, step: &Step, replay: bool) -> Option<Difference> {
+    async fn settle(&mut self, step: &Step, replay: bool, exact: bool) -> Option<Difference> {
         let begun = Instant::now();
         let least = if replay { REPLAY } else { QUIET };
         let mut logs: Vec<(Log, Log)> = vec![Default::default(); STREAMS];
+        if replay {
+            caught_up(&self.etcd.client).await;
+        }
         loop {
             let mut different = None;
             for (stream, log) in logs.iter_mut().enumerate() {
@@ -161,11 +167,11 @@ impl Pair {
                         *self.accepted.entry(reason).or_default() += 1;
                         continue;
                     }
-                    log.0.add(&message, !replay);
+                    log.0.add(&message, exact);
                 }
                 for message in streams.barque.take() {
                     if streams.accepts(&message, Side::Barque).is_none() {
-                        log.1.add(&message, !replay);
+                        log.1.add(&message, exact);
                     }
                 }
                 let missing = log.0.created() < streams.creates;

@@ -42,6 +42,12 @@ pub struct Report {
     pub etcd_deaths: Vec<String>,
 }
 
+/// What is still on its way belongs to the run.
+const LAST: Step = Step::Settle {
+    replay: true,
+    exact: false,
+};
+
 /// Errors are those of the machine: a program that does not start.
 pub async fn run(programs: &Programs, plan: Plan) -> Result<Report, String> {
     let begun = Instant::now();
@@ -56,11 +62,10 @@ pub async fn run(programs: &Programs, plan: Plan) -> Result<Report, String> {
         let (etcd, difference) = pair.step(&step).await;
         learn(&mut generator, &step, &etcd);
         if report.steps == plan.steps && difference.is_none() {
-            // What is still on its way belongs to the run.
-            since_start.push(Step::Settle { replay: true });
+            since_start.push(LAST);
         }
         let difference = match difference {
-            None if report.steps == plan.steps => pair.step(&Step::Settle { replay: true }).await.1,
+            None if report.steps == plan.steps => pair.step(&LAST).await.1,
             other => other,
         };
         if let Some(why) = pair.barque.death() {

@@ -21,7 +21,9 @@ pub enum Step {
     /// Ends the stream with all its watches.
     Close { stream: usize },
     /// Waits until both sides' watch answers are equal. `replay`: some watch may be reading history.
-    Settle { replay: bool },
+    /// `exact`: whole answers are compared, with their headers and what events they hold together; not where history races with
+    /// live events.
+    Settle { replay: bool, exact: bool },
 }
 
 impl Step {
@@ -92,7 +94,9 @@ impl std::fmt::Display for Step {
                 write!(f, "watch stream {stream} {}", told.unwrap_or_default())
             }
             Step::Close { stream } => write!(f, "close watch stream {stream}"),
-            Step::Settle { replay } => write!(f, "settle (replay: {replay})"),
+            Step::Settle { replay, exact } => {
+                write!(f, "settle (replay: {replay}, exact: {exact})")
+            }
         }
     }
 }

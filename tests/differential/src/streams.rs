@@ -72,7 +72,10 @@ impl Streams {
         {
             return Some(Accepted::CompactedWatchLingers);
         }
-        let progress = response.watch_id == -1 && !response.created && !response.canceled;
+        let progress = response.watch_id == -1
+            && !response.created
+            && !response.canceled
+            && response.events.is_empty();
         let revision = response.header.map_or(0, |header| header.revision);
         (progress && revision < self.latest_start).then_some(Accepted::ProgressBeforeStart)
     }

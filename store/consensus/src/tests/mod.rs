@@ -18,12 +18,15 @@ use crate::{Config, Consensus, Forwarded, Forwarding, Guards, Machine, Peer, Pro
 mod real;
 mod sim;
 mod suite;
+mod too_new;
 
 /// Keeps what it was told, in order.
 #[derive(Default)]
 pub struct Book {
     /// Index, term, and the key of each put.
     pub applied: Mutex<Vec<(u64, u64, Vec<Bytes>)>>,
+    /// Why it must stop, where it was told so.
+    pub unfit: Mutex<Option<String>>,
 }
 
 impl Book {
@@ -66,6 +69,9 @@ impl Machine for Book {
             .collect();
         applied.push((index.0, term, keys));
         Ok(outcomes)
+    }
+    fn unfit(&self, reason: &str) {
+        *self.unfit.lock() = Some(reason.to_owned());
     }
 }
 
@@ -158,6 +164,8 @@ pub fn config(member: u64, peers: &[(u64, String)], dir: PathBuf) -> Config {
         election: Duration::from_millis(500),
         guards: Guards::default(),
         restored: None,
+        installed: false,
+        images: Default::default(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! openraft's own suite of log storages, over the wal and real files, and what it leaves out: what a restart finds.
-//! Left out of the suite: the cases that make a snapshot, because no bytes are made of one in this version.
+//! Left out of the suite: the cases that make a snapshot, because none is made here: the engine is it (`store/node`).
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::Machine;
 use crate::limits::READ_CHUNK_BYTES;
 use crate::log_store::LogStore;
 use crate::machine::{Applier, Persisted};
+use crate::pins::Pins;
 use crate::types::{Data, LogEntry, Payload, Types, Vote, log_id};
 
 type C = Types<RealEnv>;
@@ -43,8 +44,8 @@ async fn open(dir: &TempDir) -> Store {
     LogStore::new(wal, recovered).expect("its records parse")
 }
 
-impl StoreBuilder<C, Store, Applier, TempDir> for Free {
-    async fn build(&self) -> Result<(TempDir, Store, Applier), StorageError<C>> {
+impl StoreBuilder<C, Store, Applier<RealEnv>, TempDir> for Free {
+    async fn build(&self) -> Result<(TempDir, Store, Applier<RealEnv>), StorageError<C>> {
         let dir = TempDir::new().expect("a directory");
         let store = open(&dir).await;
         let applier = Applier::new(
@@ -52,6 +53,8 @@ impl StoreBuilder<C, Store, Applier, TempDir> for Free {
             watch::channel(0).0,
             None,
             Persisted::default(),
+            Arc::new(Pins::new(Arc::new(Anything))),
+            store.clone(),
         );
         Ok((dir, store, applier))
     }
@@ -61,7 +64,7 @@ macro_rules! cases {
     ($($case:ident)*) => {
         $(
             let (_dir, store, machine) = Free.build().await.expect("a fresh log");
-            Suite::<C, Store, Applier, Free, TempDir>::$case(store, machine)
+            Suite::<C, Store, Applier<RealEnv>, Free, TempDir>::$case(store, machine)
                 .await
                 .unwrap_or_else(|e| panic!("{}: {e}", stringify!($case)));
         )*

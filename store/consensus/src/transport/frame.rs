@@ -34,8 +34,16 @@ pub enum Kind {
     ForwardReply = 23,
     Members = 24,
     MembersReply = 25,
+    Hash = 50,
+    HashReply = 51,
+    Fence = 52,
+    FenceReply = 53,
     /// Answers any call that could not be carried out.
     Error = 30,
+    Offer = 40,
+    OfferReply = 41,
+    AskPiece = 42,
+    Piece = 43,
 }
 
 impl Kind {
@@ -58,7 +66,15 @@ impl Kind {
             ForwardReply,
             Members,
             MembersReply,
+            Hash,
+            HashReply,
+            Fence,
+            FenceReply,
             Error,
+            Offer,
+            OfferReply,
+            AskPiece,
+            Piece,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

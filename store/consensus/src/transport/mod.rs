@@ -1,6 +1,6 @@
 //! The peer transport: length-framed protobuf over `Env`'s byte streams (PROTOCOL.md). Each pair of members keeps one
-//! connection for votes and heartbeats, one for forwarded requests, and one per append stream, so that nothing big
-//! delays a heartbeat.
+//! connection for votes and heartbeats, one for forwarded requests, and one per append stream or state sent, so that
+//! nothing big delays a heartbeat.
 //! Not here: what Raft does with a message.
 
 use std::collections::BTreeMap;
@@ -12,11 +12,13 @@ use barque_store_state::MemberId;
 use parking_lot::Mutex;
 
 use crate::directories::Directories;
+use crate::integrity::Abilities;
 use crate::limits;
 use crate::tasks::Tasks;
 
 pub mod call;
 pub mod frame;
+pub mod image;
 pub mod join;
 pub mod network;
 pub mod serve;
@@ -83,6 +85,7 @@ pub struct Peer<E: Env> {
     pub member: MemberId,
     /// Where the next connection goes.
     addr: Mutex<String>,
+    pub abilities: Abilities,
     net: E::Net,
     me: Identity,
     directories: Arc<Directories>,
@@ -153,7 +156,10 @@ impl<E: Env> Peer<E> {
                 let welcome = answer.parse::<Welcome>().map_err(handshake)?;
                 match self.directories.stranger(self.member, welcome.incarnation) {
                     Some(reason) => Err(ConnectError::Stranger { reason }),
-                    None => Ok((read, write)),
+                    None => {
+                        self.abilities.told(&welcome);
+                        Ok((read, write))
+                    }
                 }
             }
             Kind::Refused => {
@@ -211,6 +217,10 @@ impl<E: Env> Links<E> {
     pub fn get(&self, member: MemberId) -> Option<Arc<Link<E>>> {
         self.links.lock().get(&member).cloned()
     }
+    pub fn all(&self) -> Vec<(MemberId, Arc<Link<E>>)> {
+        let links = self.links.lock();
+        links.iter().map(|(id, link)| (*id, link.clone())).collect()
+    }
     /// The way to a member that is at this address (now).
     pub fn to(&self, member: MemberId, addr: &str) -> Arc<Link<E>> {
         let mut links = self.links.lock();
@@ -224,6 +234,7 @@ impl<E: Env> Links<E> {
         let peer = Arc::new(Peer {
             member,
             addr: Mutex::new(addr.to_owned()),
+            abilities: Abilities::default(),
             net: self.net.clone(),
             me: self.me.clone(),
             directories: self.directories.clone(),

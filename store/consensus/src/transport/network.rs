@@ -1,13 +1,14 @@
 //! openraft's network traits over the transport's calls and append sessions.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use barque_store_env::Env;
 use barque_store_state::MemberId;
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use futures::stream::BoxStream;
 use openraft::alias::SnapshotOf;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -21,6 +22,7 @@ use prost::Message;
 
 use super::call::CallError;
 use super::frame::{Frame, FrameError, Kind};
+use super::image;
 use super::session::{self, broken, unreachable};
 use super::wire::{
     AppendBody, AppendReplyBody, ErrorBody, ErrorCode, TransferBody, TransferReplyBody, VoteBody,
@@ -28,22 +30,27 @@ use super::wire::{
 };
 use super::{Link, Links};
 use crate::Peer;
+use crate::machine::Snapshot;
+use crate::pins::Use;
+use crate::purge::Cut;
 use crate::types::{Types, Vote};
 
 /// Makes clients for openraft.
-pub struct Factory<E: Env>(pub Arc<Links<E>>);
+pub struct Factory<E: Env>(pub Arc<Links<E>>, pub Arc<Cut>);
 
 impl<E: Env> RaftNetworkFactory<Types<E>> for Factory<E> {
     type Network = Client<E>;
     async fn new_client(&mut self, target: u64, node: &Peer) -> Client<E> {
         Client {
             link: self.0.to(MemberId(target), &node.addr),
+            cut: self.1.clone(),
             heartbeats: false,
         }
     }
     async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> Client<E> {
         Client {
             link: self.0.to(MemberId(target), &node.addr),
+            cut: self.1.clone(),
             heartbeats: true,
         }
     }
@@ -51,6 +58,7 @@ impl<E: Env> RaftNetworkFactory<Types<E>> for Factory<E> {
 
 pub struct Client<E: Env> {
     link: Arc<Link<E>>,
+    cut: Arc<Cut>,
     /// A heartbeat is one call among the votes, never behind entries.
     heartbeats: bool,
 }
@@ -118,7 +126,7 @@ fn expect<E: Env>(frame: &Frame, kind: Kind) -> Result<(), RPCError<Types<E>>> {
 }
 
 impl<E: Env> RaftNetworkV2<Types<E>> for Client<E> {
-    type SnapshotData = ();
+    type SnapshotData = Snapshot;
 
     async fn append_entries(
         &mut self,
@@ -155,7 +163,7 @@ impl<E: Env> RaftNetworkV2<Types<E>> for Client<E> {
                 let result = self.append(rpc, option).await;
                 return Ok(futures::stream::once(async { result }).boxed());
             }
-            session::open(self.link.peer.clone(), input).await
+            session::open(self.link.peer.clone(), input, self.cut.clone()).await
         })
     }
 
@@ -177,14 +185,35 @@ impl<E: Env> RaftNetworkV2<Types<E>> for Client<E> {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: SnapshotOf<Types<E>, ()>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        snapshot: SnapshotOf<Types<E>, Snapshot>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<E>>, StreamingError<Types<E>>> {
-        Err(StreamingError::Unreachable(Unreachable::new(
-            &anyerror::AnyError::error("this version makes no snapshots"),
-        )))
+        let failed = |why: String| {
+            tracing::warn!(
+                member = self.link.peer.member.0,
+                "the state was not sent: {why}"
+            );
+            StreamingError::Unreachable(Unreachable::new(&anyerror::AnyError::error(why)))
+        };
+        let Snapshot::Pinned(held) = snapshot.snapshot else {
+            return Err(failed("there is none to send yet".into()));
+        };
+        let transfer = Use::begin(held.clone(), E::now());
+        let peer = self.link.peer.clone();
+        let sending = pin!(image::send(&peer, &vote, &held));
+        // No timeout here: a transfer ends when the receiver asks for nothing any more.
+        match select(pin!(cancel), sending).await {
+            Either::Left((closed, _)) => Err(StreamingError::Closed(closed)),
+            Either::Right((Err(why), _)) => Err(failed(why)),
+            Either::Right((Ok(answered), _)) => {
+                if answered <= vote {
+                    transfer.sent();
+                }
+                Ok(SnapshotResponse::new(answered))
+            }
+        }
     }
 
     async fn transfer_leader(

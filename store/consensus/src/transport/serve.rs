@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use barque_store_env::{Conn, Env, Instant, Listener, WriteHalf};
-use barque_store_state::{MemberId, wire as commands};
+use barque_store_state::{ClusterVersion, MemberId, wire as commands};
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -16,10 +16,12 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{Frame, FrameError, Kind, Reader};
+use super::image::{self, Receiving};
 use super::wire::*;
 use super::{Identity, ReadOf, WriteOf};
 use crate::directories::Directories;
 use crate::guard::VoteGuard;
+use crate::integrity;
 use crate::limits;
 use crate::member::{self, Raft};
 use crate::tasks::Tasks;
@@ -49,6 +51,7 @@ pub struct Served<E: Env> {
     pub lease: Duration,
     pub forwarded: Arc<dyn Forwarded>,
     pub complaints: Complaints,
+    pub receiving: Receiving,
 }
 
 /// Strangers knock several times a second: each reason is told at once, then every ten seconds.
@@ -133,12 +136,15 @@ async fn serve<E: Env>(
         features: hello.features & FEATURES,
         version: env!("CARGO_PKG_VERSION").to_string(),
         incarnation: served.me.incarnation,
+        newest_major: ClusterVersion::NEWEST.major,
+        newest_minor: ClusterVersion::NEWEST.minor,
     };
     write
         .write_all(Frame::encode(Kind::Welcome, 0, &welcome))
         .await?;
     match lane {
         Lane::Append => serve_appends(served, read, write).await,
+        Lane::Image => image::serve(served, MemberId(hello.from), read, write).await,
         Lane::Control | Lane::Requests | Lane::Join | Lane::Unspecified => {
             serve_calls(served, MemberId(hello.from), lane, read, write).await
         }
@@ -289,14 +295,16 @@ async fn handle<E: Env>(served: Arc<Served<E>>, from: MemberId, lane: Lane, fram
         (Lane::Requests, Kind::ReadIndex) => read_index(&served, &frame).await,
         (Lane::Requests, Kind::Forward) => forward(&served, &frame).await,
         (Lane::Join, Kind::Members) => Ok(members(&served, &frame)),
+        (Lane::Requests, Kind::Hash) => integrity::serve_hash(&served, &frame),
+        (Lane::Requests, Kind::Fence) => integrity::serve_fence(&served, &frame),
         (_, other) => Err((ErrorCode::Malformed, format!("{other:?} has no place here"))),
     };
     answered.unwrap_or_else(|(code, text)| error(id, code, text))
 }
 
-type Answered = Result<Bytes, (ErrorCode, String)>;
+pub type Answered = Result<Bytes, (ErrorCode, String)>;
 
-fn malformed(e: impl ToString) -> (ErrorCode, String) {
+pub fn malformed(e: impl ToString) -> (ErrorCode, String) {
     (ErrorCode::Malformed, e.to_string())
 }
 fn stopped(e: impl ToString) -> (ErrorCode, String) {
@@ -435,17 +443,24 @@ async fn serve_appends<E: Env>(
     // openraft reads its input in a task of its own: dropping `alive` ends it together with this connection.
     let (alive, ended) = oneshot::channel::<()>();
     let heard = served.heard.clone();
+    let machine = served.machine.clone();
     let requests = read
         .frames()
-        .map(|frame| {
+        .map(move |frame| {
             let frame = frame?;
             let body = match frame.kind {
                 Kind::Append => frame.parse::<AppendBody>()?,
                 other => return Err(FrameError::Kind(other as u8)),
             };
-            body.request::<E>().map_err(|e| FrameError::Body {
-                kind: Kind::Append,
-                cause: e.to_string(),
+            body.request::<E>().map_err(|e| {
+                if e.is_too_new() {
+                    // The leader would send it again for ever.
+                    machine.unfit(&format!("the leader sent {e}"));
+                }
+                FrameError::Body {
+                    kind: Kind::Append,
+                    cause: e.to_string(),
+                }
             })
         })
         .scan((), |(), request| {

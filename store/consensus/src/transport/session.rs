@@ -23,6 +23,7 @@ use super::Peer;
 use super::frame::{Frame, FrameError, Kind};
 use super::wire::{AppendBody, AppendReplyBody, ErrorBody, Lane};
 use crate::limits;
+use crate::purge::Cut;
 use crate::types::{LogId, Types};
 
 type RpcError<E> = RPCError<Types<E>>;
@@ -111,6 +112,7 @@ impl Window {
 pub async fn open<E, S>(
     peer: Arc<Peer<E>>,
     mut input: S,
+    cut: Arc<Cut>,
 ) -> Result<BoxStream<'static, Answer<E>>, RpcError<E>>
 where
     E: Env,
@@ -149,6 +151,7 @@ where
         window,
         patience: peer.patience.answer * 2,
         alarm: None,
+        cut,
         over: false,
         world: std::marker::PhantomData,
     }
@@ -164,6 +167,8 @@ struct Session<E: Env, W> {
     window: Arc<Window>,
     patience: Duration,
     alarm: Option<(Instant, Sleep)>,
+    /// Guard 11: while this stream may want them, openraft purges no entries.
+    cut: Arc<Cut>,
     over: bool,
     world: std::marker::PhantomData<fn() -> E>,
 }
@@ -239,6 +244,9 @@ impl<E: Env, W: Send> Stream for Session<E, W> {
                     let Ok(Ok(matching)) = &answer else {
                         return this.end(answer);
                     };
+                    if matching.is_some_and(|id| this.cut.leaves_behind(id.index)) {
+                        return this.end(Err(broken("too far behind: it is to be sent the state")));
+                    }
                     if this.window.unanswered.lock().answered(*matching) {
                         return Poll::Ready(Some(answer));
                     }

@@ -17,8 +17,8 @@ use crate::types::{LogEntry, LogId, Types, Vote, inner, log_id, outer};
 /// What bodies mean. A member refuses a peer whose range of versions does not meet its own.
 pub const PROTOCOL: u32 = 1;
 pub const PROTOCOL_OLDEST: u32 = 1;
-/// Bits of optional abilities; none exist yet, unknown ones are ignored.
-pub const FEATURES: u64 = 0;
+/// Bits of optional abilities; unknown ones are ignored.
+pub const FEATURES: u64 = crate::integrity::FEATURE;
 
 /// What a connection is for, so that nothing big delays a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -33,6 +33,8 @@ pub enum Lane {
     Requests = 3,
     /// From somebody who does not know the cluster yet: who are its members?
     Join = 5,
+    /// One state, from the member that connects to the one that accepts.
+    Image = 4,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -70,6 +72,11 @@ pub struct Welcome {
     /// Of the sender's data directory.
     #[prost(fixed64, tag = "4")]
     pub incarnation: u64,
+    /// The newest cluster version the sender's program can work in.
+    #[prost(uint32, tag = "20")]
+    pub newest_major: u32,
+    #[prost(uint32, tag = "21")]
+    pub newest_minor: u32,
 }
 #[derive(Clone, PartialEq, Message)]
 pub struct Refused {
@@ -220,6 +227,41 @@ pub struct ForwardReplyBody {
     #[prost(fixed64, optional, tag = "3")]
     pub leader: Option<u64>,
 }
+/// A state that the sender has pinned.
+#[derive(Clone, PartialEq, Message)]
+pub struct OfferBody {
+    #[prost(message, optional, tag = "1")]
+    pub vote: Option<VoteRecord>,
+    /// The last entry in it.
+    #[prost(message, optional, tag = "2")]
+    pub last: Option<LogIdBody>,
+    /// The membership in force there, as in a `Mark`.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub membership: Bytes,
+    /// About so many.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct OfferReplyBody {
+    /// The receiver's. Not above the offer's: the state is installed, or the receiver had more than it.
+    #[prost(message, optional, tag = "1")]
+    pub vote: Option<VoteRecord>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct AskPieceBody {
+    /// Where it begins; empty: the first.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub from: Bytes,
+}
+#[derive(Clone, PartialEq, Message)]
+pub struct PieceBody {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub body: Bytes,
+    /// Where the next one begins; absent: this is the last.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub next: Option<Bytes>,
+}
 #[derive(Clone, PartialEq, Message)]
 pub struct ErrorBody {
     #[prost(enumeration = "ErrorCode", tag = "1")]
@@ -254,6 +296,13 @@ pub enum WireError {
     Record(#[from] RecordError),
 }
 
+impl WireError {
+    /// Whether it is of a version newer than this one.
+    pub fn is_too_new(&self) -> bool {
+        matches!(self, WireError::Record(RecordError::UnknownKind))
+    }
+}
+
 pub fn id_body(id: &LogId) -> LogIdBody {
     LogIdBody {
         term: id.leader_id.term,
@@ -269,7 +318,7 @@ pub fn id_of(body: &LogIdBody) -> Result<LogId, WireError> {
 fn opt_id(body: &Option<LogIdBody>) -> Result<Option<LogId>, WireError> {
     body.as_ref().map(id_of).transpose()
 }
-fn vote_of(body: &Option<VoteRecord>) -> Result<Vote, WireError> {
+pub fn vote_of(body: &Option<VoteRecord>) -> Result<Vote, WireError> {
     Ok(Vote::from(
         body.as_ref().ok_or(WireError::Missing("a vote"))?,
     ))

@@ -141,16 +141,19 @@ impl SegmentFile {
         }
     }
 
+    /// Opens it, if it is not: from then on it is read wherever it went.
+    pub fn hold<D: Disk>(&self, disk: &D) -> Result<&Arc<dyn ReadAt>, ReadError> {
+        if let Some(file) = self.open.get() {
+            return Ok(file);
+        }
+        let file = self.open_it(disk)?;
+        // Two readers may come here at once; either's descriptor will do.
+        Ok(self.open.get_or_init(|| file))
+    }
+
     pub fn read<D: Disk>(&self, disk: &D, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let file = match self.open.get() {
-            Some(file) => file,
-            None => {
-                let file = self.open_it(disk)?;
-                // Two readers may come here at once; either's descriptor will do.
-                self.open.get_or_init(|| file)
-            }
-        };
-        file.read_exact_at(offset, buf)
+        self.hold(disk)?
+            .read_exact_at(offset, buf)
             .map_err(|cause| ReadError::Bad(self.unreadable(offset, read_failed(&cause))))
     }
 

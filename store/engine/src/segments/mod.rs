@@ -13,7 +13,7 @@ use crate::codec::{self, FILE_HEADER, FrameKind, FrameWriter, Link, Place};
 use crate::error::Latch;
 use crate::files::remove_if_there;
 use crate::limits::{LOCK_ROWS, TAIL_SHARE};
-use crate::{Batch, Engine, Error, Lock, Options, Reader, RowId, Space};
+use crate::{Batch, Engine, Error, Images, Lock, Options, Reader, RowId, Space};
 
 use checkpoint::{Contents, Done, Draft, Position};
 use files::{Dir, SegmentFile};
@@ -23,6 +23,7 @@ use table::Row;
 mod blocks;
 mod checkpoint;
 mod files;
+mod pinned;
 mod reader;
 mod recover;
 mod relocate;
@@ -44,7 +45,6 @@ pub struct Segments<E: Env> {
     shared: Arc<Shared<E::Disk>>,
     active: Active<E::Disk>,
     link: Link,
-    meta: BTreeMap<String, Bytes>,
     /// Of names and values.
     meta_bytes: u64,
     /// All segments but the active one, and the bytes of their files.
@@ -143,6 +143,28 @@ impl<E: Env> Segments<E> {
         let places = self
             .put(FrameKind::Batch, size, &rows, &freed, &meta)
             .await?;
+        let in_pieces = places.len().max(freed.len()) > LOCK_ROWS;
+        if in_pieces {
+            self.take_in_pieces(&places, &freed).await;
+        }
+        let mut state = self.shared.state.write();
+        if !in_pieces {
+            state.table.append(&places);
+            for id in &freed {
+                state.table.free(*id);
+            }
+        }
+        self.meta_bytes = state.name(meta, self.meta_bytes);
+        state.before = None;
+        Ok(())
+    }
+
+    /// A large batch, without holding readers up. Whoever pins an image meanwhile gets the one before it.
+    async fn take_in_pieces(&self, places: &[Row], freed: &[RowId]) {
+        {
+            let mut state = self.shared.state.write();
+            state.before = Some(state.view());
+        }
         for some in places.chunks(LOCK_ROWS) {
             self.shared.state.write().table.append(some);
             others_first().await;
@@ -156,10 +178,6 @@ impl<E: Env> Segments<E> {
             }
             others_first().await;
         }
-        for (name, value) in meta {
-            set(&mut self.meta, &mut self.meta_bytes, name, value);
-        }
-        Ok(())
     }
 
     async fn begin(&mut self) -> Result<(), Error> {
@@ -171,14 +189,15 @@ impl<E: Env> Segments<E> {
             offset: self.active.offset,
             link: self.link,
         };
-        let (rows, last) = {
+        let (rows, last, meta) = {
             let state = self.shared.state.read();
-            (state.table.snapshot(), state.table.last())
+            let table = &state.table;
+            (table.snapshot(), table.last(), state.meta.clone())
         };
         let active = (self.active.number, self.active.offset);
         let sealed = self.sealed.iter().map(|(number, bytes)| (*number, *bytes));
         let contents = Contents {
-            meta: self.meta.clone(),
+            meta: BTreeMap::clone(&meta),
             rows,
             segments: sealed.chain([active]).collect(),
             last,
@@ -227,6 +246,10 @@ impl<E: Env> Engine<E> for Segments<E> {
 
     fn reader(&self) -> Arc<dyn Reader> {
         self.shared.clone()
+    }
+
+    fn images(&self) -> Arc<dyn Images> {
+        Arc::new(pinned::Pinner(self.shared.clone()))
     }
 
     async fn begin_checkpoint(&mut self) -> Result<(), Error> {

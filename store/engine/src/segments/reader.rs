@@ -12,6 +12,7 @@ use crate::limits::{READ_GAP, READ_SPAN};
 use crate::{Reader, RowId, Unreadable};
 
 use super::files::{Dir, ReadError, SegmentFile};
+use super::pinned::View;
 use super::table::{Row, Table};
 
 /// What the engine and its readers share.
@@ -26,6 +27,10 @@ pub struct Shared<D> {
 pub struct State {
     pub table: Table,
     pub files: BTreeMap<u32, Arc<SegmentFile>>,
+    /// The named values.
+    pub meta: Arc<BTreeMap<String, Bytes>>,
+    /// While a large batch is taken in piece by piece: what there was before it.
+    pub before: Option<View>,
 }
 
 impl State {
@@ -36,7 +41,7 @@ impl State {
 }
 
 /// A row and where to read it.
-type Found = (Row, Arc<SegmentFile>);
+pub type Found = (Row, Arc<SegmentFile>);
 
 impl<D: Disk> Shared<D> {
     fn find(&self, id: RowId) -> Option<Found> {

@@ -81,6 +81,8 @@ pub(crate) async fn open<E: Env>(
     let state = State {
         files: files.collect(),
         table: scan.table,
+        meta: Arc::new(scan.meta.clone()),
+        before: None,
     };
     let current = scan.checkpoint.map(|done| done.number);
     let checkpoints = names.checkpoints.iter().copied();
@@ -104,7 +106,6 @@ pub(crate) async fn open<E: Env>(
         moving: None,
         latch: Latch::default(),
         _lock: lock,
-        meta: scan.meta.clone(),
     };
     Ok(Opened {
         engine,

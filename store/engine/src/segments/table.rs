@@ -218,9 +218,7 @@ impl Table {
 
     /// Rows held, from `from` on.
     pub fn from(&self, from: RowId) -> impl Iterator<Item = &Row> {
-        let blocks = &self.blocks[self.block_of(from)..];
-        let rows = blocks.iter().flat_map(|block| block.live());
-        rows.skip_while(move |row| row.id() < from)
+        rows_from(&self.blocks, from)
     }
 
     /// Rows of one segment, looked for in at most `max_blocks` blocks from `from` on, up to `max_bytes` but at least one;
@@ -256,6 +254,13 @@ impl Table {
     pub fn snapshot(&self) -> Vec<Arc<Block>> {
         self.blocks.clone()
     }
+}
+
+/// Rows held of consecutive blocks, from `from` on.
+pub fn rows_from(blocks: &[Arc<Block>], from: RowId) -> impl Iterator<Item = &Row> {
+    let first = blocks.partition_point(|block| block.last() < from);
+    let rows = blocks[first..].iter().flat_map(|block| block.live());
+    rows.skip_while(move |row| row.id() < from)
 }
 
 #[cfg(test)]

@@ -16,19 +16,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use barque_store_env::{Disk, Env, File, Open};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use parking_lot::RwLock;
 
 use crate::codec::{
     self, FILE_HEADER, FileHeader, FrameKind, FrameWriter, HeaderError, Link, ROW_HEADER,
-    SLED_MAGIC, check_row, row_len, u64_at,
+    SLED_MAGIC, row_len, u64_at,
 };
 use crate::error::Latch;
 use crate::limits::SLED_PIECE_BYTES;
-use crate::{Batch, Engine, Error, Lock, Opened, Reader, Restore, RowId, Space, files};
+use crate::{Batch, Engine, Error, Images, Lock, Opened, Reader, Restore, RowId, Space, files};
 
 mod rows;
 
-use rows::{COMMITS, LAST, META, Rows, guarded, meta_key, pieces, row_key, row_of};
+use rows::{COMMITS, LAST, NO_ROW, Rows, guarded, meta_key, pieces, row_key, row_of};
 
 const NAME: &str = "sled";
 const MARK: &str = "sled.mark";
@@ -102,6 +103,7 @@ impl<E: Env> Sled<E> {
             mark,
             rows: Arc::new(Rows {
                 db,
+                changing: RwLock::default(),
                 path: path.clone(),
                 store_id: header.store_id,
             }),
@@ -128,7 +130,6 @@ impl<E: Env> Sled<E> {
         restore: &mut (dyn Restore + Send),
     ) -> Result<BTreeMap<String, Bytes>, Error> {
         let rows = self.rows.clone();
-        let corrupt = |what: String| Error::corrupt(&rows.path, 0, what);
         let mut from = Some(RowId { main: 0, sub: 0 });
         while let Some(at) = from {
             let some = rows.scan(at, 1_000, 1 << 20)?;
@@ -147,25 +148,10 @@ impl<E: Env> Sled<E> {
                 })?;
             }
         }
-        let mut values: BTreeMap<String, (u16, BytesMut)> = BTreeMap::new();
-        let mut keys = rows.db.range(vec![META]..vec![META + 1]);
-        while let Some((key, value)) = guarded(|| keys.next().transpose()).map_err(corrupt)? {
-            let name = key.get(3..key.len().saturating_sub(2));
-            let name = name.and_then(|name| std::str::from_utf8(name).ok());
-            let name = name.ok_or_else(|| corrupt("a name is not UTF-8".into()))?;
-            let (count, bytes) = values.entry(name.to_owned()).or_default();
-            *count += 1;
-            bytes.put_slice(&value);
-        }
         let mut out = BTreeMap::new();
-        for (name, (count, mut bytes)) in values {
-            // The record's own checksum, as rows have one: under the id of no row.
-            let whole = bytes.split().freeze();
-            let value = check_row(&whole, self.rows.store_id, NO_ROW)
-                .map_err(|why| corrupt(format!("named value {name}: {why}")))?;
-            let value = Bytes::copy_from_slice(value);
-            self.meta
-                .insert(name.clone(), (count, (name.len() + value.len()) as u64));
+        for (name, (count, value)) in rows.named()? {
+            let size = (name.len() + value.len()) as u64;
+            self.meta.insert(name.clone(), (count, size));
             out.insert(name, value);
         }
         Ok(out)
@@ -286,21 +272,15 @@ impl<E: Env> Sled<E> {
         if let Some(last) = self.last {
             out.insert(LAST, row_key(last, 0));
         }
-        guarded(|| {
-            self.rows.db.apply_batch(out)?;
-            self.rows.db.flush()
-        })
-        .map_err(foreign(&self.dir))?;
+        {
+            let _whole = self.rows.changing.write();
+            guarded(|| self.rows.db.apply_batch(out)).map_err(foreign(&self.dir))?;
+        }
+        guarded(|| self.rows.db.flush()).map_err(foreign(&self.dir))?;
         self.sync_files().await?;
         self.write_mark(self.rows.store_id).await
     }
 }
-
-/// The id that named values are checksummed with. No revision is that high.
-const NO_ROW: RowId = RowId {
-    main: u64::MAX,
-    sub: u32::MAX,
-};
 
 /// Opens the mark, or makes it where there is no database yet.
 async fn open_mark<E: Env>(
@@ -314,7 +294,8 @@ async fn open_mark<E: Env>(
     };
     let there = disk.exists(&path).await.map_err(failed("looking for"))?;
     if !there {
-        let database = dir.join(NAME);
+        // Its file and not its directory, which is left behind when the files are taken away.
+        let database = dir.join(NAME).join("db");
         let old = disk
             .exists(&database)
             .await
@@ -370,6 +351,10 @@ impl<E: Env> Engine<E> for Sled<E> {
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
+        self.rows.clone()
+    }
+
+    fn images(&self) -> Arc<dyn Images> {
         self.rows.clone()
     }
 

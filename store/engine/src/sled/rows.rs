@@ -1,23 +1,36 @@
-//! Keys and pieces in sled's database, and reading them.
+//! Keys and pieces in sled's database, reading them, and images of it. sled has no snapshots, so an image is a copy of
+//! everything in memory: as much as the whole store, for as long as it is pinned.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::RwLock;
 
-use crate::codec::{self, ROW_HEADER, check_row};
+use crate::codec::{self, ROW_HEADER, check_row, row_len};
 use crate::limits::SLED_PIECE_BYTES;
-use crate::{Reader, RowId, Unreadable};
+use crate::{Image, Images, Reader, RowId, Unreadable};
 
 /// First bytes of keys.
 const ROW: u8 = b'r';
-pub const META: u8 = b'm';
+const META: u8 = b'm';
 pub const COMMITS: &[u8] = b"c";
 pub const LAST: &[u8] = b"l";
+
+/// The id that named values are checksummed with. No revision is that high.
+pub const NO_ROW: RowId = RowId {
+    main: u64::MAX,
+    sub: u32::MAX,
+};
 
 /// The database, as readers see it.
 pub struct Rows {
     pub db: ::sled::Db,
+    /// Held while a batch is taken in: a copy of the whole must not have half of it.
+    pub changing: RwLock<()>,
     pub path: PathBuf,
     pub store_id: u64,
 }
@@ -107,6 +120,84 @@ impl Rows {
             }
         }
         Err(self.unreadable(id, "a piece of it is missing"))
+    }
+}
+
+impl Rows {
+    /// The named values, and how many pieces each takes.
+    pub fn named(&self) -> Result<BTreeMap<String, (u16, Bytes)>, Unreadable> {
+        let damaged = |what: String| Unreadable {
+            file: self.path.clone(),
+            offset: 0,
+            reason: what,
+        };
+        let mut values: BTreeMap<String, (u16, BytesMut)> = BTreeMap::new();
+        let mut keys = self.db.range(vec![META]..vec![META + 1]);
+        while let Some((key, value)) = guarded(|| keys.next().transpose()).map_err(damaged)? {
+            let name = key.get(3..key.len().saturating_sub(2));
+            let name = name.and_then(|name| std::str::from_utf8(name).ok());
+            let name = name.ok_or_else(|| damaged("a name is not UTF-8".into()))?;
+            let (count, bytes) = values.entry(name.to_owned()).or_default();
+            *count += 1;
+            bytes.put_slice(&value);
+        }
+        let mut out = BTreeMap::new();
+        for (name, (count, mut bytes)) in values {
+            // The record's own checksum, as rows have one: under the id of no row.
+            let whole = bytes.split().freeze();
+            let value = check_row(&whole, self.store_id, NO_ROW)
+                .map_err(|why| damaged(format!("named value {name}: {why}")))?;
+            let value = Bytes::copy_from_slice(value);
+            out.insert(name, (count, value));
+        }
+        Ok(out)
+    }
+}
+
+/// A copy.
+struct Copied {
+    rows: BTreeMap<RowId, Bytes>,
+    meta: BTreeMap<String, Bytes>,
+}
+
+impl Images for Rows {
+    fn pin(&self) -> Result<Arc<dyn Image>, Unreadable> {
+        let _whole = self.changing.read();
+        let rows = self.scan(RowId { main: 0, sub: 0 }, usize::MAX, usize::MAX)?;
+        let named = self.named()?.into_iter();
+        Ok(Arc::new(Copied {
+            rows: rows.into_iter().collect(),
+            meta: named.map(|(name, (_, value))| (name, value)).collect(),
+        }))
+    }
+}
+
+impl Image for Copied {
+    fn meta(&self) -> &BTreeMap<String, Bytes> {
+        &self.meta
+    }
+    fn bytes(&self) -> u64 {
+        let rows: u64 = self.rows.values().map(|row| row_len(row.len())).sum();
+        let meta = self.meta.iter();
+        let meta: usize = meta.map(|(name, value)| name.len() + value.len()).sum();
+        rows + meta as u64
+    }
+    fn rows(
+        &self,
+        from: RowId,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<(RowId, Bytes)>, Unreadable> {
+        let mut out = Vec::new();
+        let mut bytes = 0;
+        for (id, row) in self.rows.range((Bound::Included(from), Bound::Unbounded)) {
+            if out.len() >= max_rows || !out.is_empty() && bytes >= max_bytes {
+                break;
+            }
+            bytes += row.len();
+            out.push((*id, row.clone()));
+        }
+        Ok(out)
     }
 }
 

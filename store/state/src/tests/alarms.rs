@@ -166,10 +166,34 @@ fn alarms_are_part_of_the_hash() {
 }
 
 #[test]
+fn a_fenced_members_alarm_stands_but_stops_nobody_else() {
+    let mut m = Member::new();
+    let fenced = alarm(AlarmKind::Corrupt, 7, AlarmCause::Fenced);
+    m.ok(Command::AlarmRaise(fenced));
+    m.ok(put("a", "1"));
+    assert!(fenced.concerns(MemberId(7)) && !fenced.concerns(MemberId(8)));
+    // Two members that cannot be told apart stop everybody's writes, whatever else is up.
+    let undecided = alarm(AlarmKind::Corrupt, 0, AlarmCause::Undecided);
+    m.ok(Command::AlarmRaise(undecided));
+    assert_eq!(m.refused(put("a", "2")), Refusal::Corrupt);
+    assert!(undecided.concerns(MemberId(8)));
+    m.ok(Command::IntegrityMark);
+    m.ok(clear(AlarmKind::Corrupt, 0, Some(AlarmCause::Undecided)));
+    m.ok(put("a", "3"));
+    assert_eq!(m.state.alarms().iter().collect::<Vec<_>>(), [fenced]);
+}
+
+#[test]
 fn alarm_commands_and_answers_are_read_back() {
     let mut commands = vec![clear(AlarmKind::NoSpace, 3, None)];
     for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
-        for cause in [AlarmCause::Operator, AlarmCause::Quota, AlarmCause::Disk] {
+        for cause in [
+            AlarmCause::Operator,
+            AlarmCause::Quota,
+            AlarmCause::Disk,
+            AlarmCause::Fenced,
+            AlarmCause::Undecided,
+        ] {
             commands.push(Command::AlarmRaise(alarm(kind, u64::MAX, cause)));
             commands.push(clear(kind, 0, Some(cause)));
         }

@@ -10,6 +10,7 @@ mod random;
 mod semantics;
 mod sweep;
 mod txn_refusals;
+mod version;
 mod wire;
 
 use bytes::Bytes;

@@ -324,8 +324,14 @@ impl Model {
                 Ok(Answer::LeaseExpired { removed })
             }
             Command::MemberPublish { .. } => Ok(Answer::Published),
-            Command::AlarmRaise(_) | Command::AlarmClear { .. } | Command::Members(_) => {
-                unreachable!("the generator makes none: `alarms` and `cluster` test them")
+            Command::AlarmRaise(_)
+            | Command::AlarmClear { .. }
+            | Command::Members(_)
+            | Command::IntegrityMark
+            | Command::ClusterVersionSet(_) => {
+                unreachable!(
+                    "the generator makes none: `alarms`, `cluster` and `version` test them"
+                )
             }
         }
     }

@@ -41,7 +41,7 @@ enum Step {
 /// A model of an engine with a persister before it: batches are told, then durable, and a checkpoint is made in pieces
 /// between them.
 #[derive(Default)]
-struct Engine {
+pub struct Engine {
     rows: Rows,
     meta: BTreeMap<String, Bytes>,
     /// The durable checkpoint, and everything since it began.
@@ -75,7 +75,7 @@ impl Engine {
         }
     }
     /// A batch, whole.
-    fn persist(&mut self, state: &mut State) {
+    pub fn persist(&mut self, state: &mut State) {
         let batch = state.begin_batch();
         self.commit(&batch);
         state.batch_done();
@@ -96,7 +96,7 @@ impl Engine {
             }
         }
     }
-    fn restore(&self) -> Result<State, String> {
+    pub fn restore(&self) -> Result<State, String> {
         let mut restoring = Restoring::default();
         for chunk in &self.index {
             restoring.index_chunk(chunk)?;

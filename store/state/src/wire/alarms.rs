@@ -41,6 +41,8 @@ pub fn cause_code(cause: AlarmCause) -> u32 {
         AlarmCause::Operator => 1,
         AlarmCause::Quota => 2,
         AlarmCause::Disk => 3,
+        AlarmCause::Fenced => 4,
+        AlarmCause::Undecided => 5,
     }
 }
 
@@ -49,6 +51,8 @@ pub fn cause_from(code: u32) -> Result<AlarmCause, WireError> {
         1 => Ok(AlarmCause::Operator),
         2 => Ok(AlarmCause::Quota),
         3 => Ok(AlarmCause::Disk),
+        4 => Ok(AlarmCause::Fenced),
+        5 => Ok(AlarmCause::Undecided),
         other => Err(WireError::malformed(format!("alarm with cause {other}"))),
     }
 }

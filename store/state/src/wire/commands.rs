@@ -5,6 +5,7 @@ use super::{WireError, all, known};
 use super::{members, pb};
 use crate::command::*;
 use crate::types::{ClusterTime, KeyRange, LeaseId, MemberId, Revision};
+use crate::version::ClusterVersion;
 
 pub fn to_pb(command: &Command) -> pb::Command {
     use pb::CommandKind as Kind;
@@ -43,6 +44,8 @@ pub fn to_pb(command: &Command) -> pb::Command {
             member: member.0,
             cause: only.map_or(0, cause_code),
         }),
+        Command::IntegrityMark => Kind::IntegrityMark(pb::Nothing {}),
+        Command::ClusterVersionSet(version) => Kind::ClusterVersionSet(version_to_pb(version)),
     };
     pb::Command { kind: Some(kind) }
 }
@@ -84,7 +87,23 @@ pub fn from_pb(command: pb::Command) -> Result<Command, WireError> {
                 cause => Some(cause_from(cause)?),
             },
         },
+        Kind::IntegrityMark(_) => Command::IntegrityMark,
+        Kind::ClusterVersionSet(version) => Command::ClusterVersionSet(version_from_pb(version)),
     })
+}
+
+pub fn version_to_pb(version: &ClusterVersion) -> pb::Version {
+    pb::Version {
+        major: version.major,
+        minor: version.minor,
+    }
+}
+
+pub fn version_from_pb(version: pb::Version) -> ClusterVersion {
+    ClusterVersion {
+        major: version.major,
+        minor: version.minor,
+    }
 }
 
 fn put_to_pb(put: &Put) -> pb::Put {

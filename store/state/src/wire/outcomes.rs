@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::alarms::{alarm_from_pb, alarm_to_pb};
+use super::commands::{version_from_pb, version_to_pb};
+use super::members;
+use super::pb;
 use super::{WireError, all, known};
-use super::{members, pb};
+
 use crate::command::*;
 use crate::types::{KeyValue, LeaseId, Revision};
 
@@ -35,6 +38,8 @@ pub fn to_pb(outcome: &Outcome) -> pb::Outcome {
         Ok(Answer::Alarms(alarms)) => Kind::Alarms(pb::Alarms {
             alarms: alarms.iter().map(alarm_to_pb).collect(),
         }),
+        Ok(Answer::Marked) => Kind::Marked(pb::Nothing {}),
+        Ok(Answer::ClusterVersion(version)) => Kind::ClusterVersion(version_to_pb(version)),
     };
     pb::Outcome {
         revision: outcome.revision.0,
@@ -71,6 +76,8 @@ pub fn from_pb(outcome: pb::Outcome) -> Result<Outcome, WireError> {
         Kind::Published(_) => Ok(Answer::Published),
         Kind::Members(all) => Ok(Answer::Members(members::list_from_pb(all))),
         Kind::Alarms(alarms) => Ok(Answer::Alarms(all(alarms.alarms, alarm_from_pb)?)),
+        Kind::Marked(_) => Ok(Answer::Marked),
+        Kind::ClusterVersion(version) => Ok(Answer::ClusterVersion(version_from_pb(version))),
     };
     Ok(Outcome {
         revision: Revision(outcome.revision),

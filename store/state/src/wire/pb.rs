@@ -19,7 +19,10 @@ pub struct Commands {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Command {
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(
+        oneof = "CommandKind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 40, 41"
+    )]
     pub kind: Option<CommandKind>,
 }
 
@@ -51,6 +54,10 @@ pub enum CommandKind {
     AlarmClear(Alarm),
     #[prost(message, tag = "12")]
     Members(MemberChange),
+    #[prost(message, tag = "40")]
+    IntegrityMark(Nothing),
+    #[prost(message, tag = "41")]
+    ClusterVersionSet(Version),
 }
 
 /// One of them.
@@ -96,7 +103,15 @@ pub struct Member {
     pub learner: bool,
 }
 
-/// Kind 0 NOSPACE, 1 CORRUPT; cause 1 operator, 2 quota, 3 disk, and 0 for any in a clear.
+#[derive(Clone, PartialEq, Message)]
+pub struct Version {
+    #[prost(uint32, tag = "1")]
+    pub major: u32,
+    #[prost(uint32, tag = "2")]
+    pub minor: u32,
+}
+
+/// Kind 0 NOSPACE, 1 CORRUPT; cause 1 operator, 2 quota, 3 disk, 4 fenced, 5 undecided, and 0 for any in a clear.
 #[derive(Clone, PartialEq, Message)]
 pub struct Alarm {
     #[prost(uint32, tag = "1")]
@@ -265,7 +280,10 @@ pub struct Outcomes {
 pub struct Outcome {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
-    #[prost(oneof = "Result", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(
+        oneof = "Result",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 40, 41"
+    )]
     pub result: Option<Result>,
 }
 
@@ -297,6 +315,10 @@ pub enum Result {
     Alarms(Alarms),
     #[prost(message, tag = "13")]
     Members(Members),
+    #[prost(message, tag = "40")]
+    Marked(Nothing),
+    #[prost(message, tag = "41")]
+    ClusterVersion(Version),
 }
 
 #[derive(Clone, PartialEq, Message)]

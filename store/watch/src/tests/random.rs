@@ -208,7 +208,7 @@ impl World {
                 client.progress_asked |= client.watches.values().any(|told| !told.cancelled);
             }
             16 => {
-                self.m.hub.tick_progress(self.m.state.revision());
+                self.m.hub.tick_progress(s, self.m.state.revision());
             }
             17 => self.hand_in_a_copy(),
             _ => self.poll(s),

@@ -187,13 +187,13 @@ fn a_start_in_the_future_is_waited_for_and_no_progress_told_before() {
         },
     );
     m.ask_progress(s);
-    m.hub.tick_progress(m.state.revision());
+    m.hub.tick_progress(s, m.state.revision());
     assert_eq!(drain(&mut m, s), ["0 created at 1"]);
     m.write(put("a", "2"));
     assert!(drain(&mut m, s).is_empty());
     m.write(put("a", "3"));
     assert_eq!(drain(&mut m, s), ["-1 progress 3"]);
-    m.hub.tick_progress(m.state.revision());
+    m.hub.tick_progress(s, m.state.revision());
     m.write(put("a", "4"));
     assert_eq!(drain(&mut m, s), ["0 progress 3", "0 at 4: a=4@4"]);
 }
@@ -303,13 +303,13 @@ fn periodic_progress_only_for_the_idle_who_asked() {
         },
     );
     drain(&mut m, s);
-    m.hub.tick_progress(m.state.revision());
-    m.hub.tick_progress(m.state.revision());
+    m.hub.tick_progress(s, m.state.revision());
+    m.hub.tick_progress(s, m.state.revision());
     assert_eq!(drain(&mut m, s), ["1 progress 1"], "at most one waits");
     m.write(put("a", "1"));
-    m.hub.tick_progress(m.state.revision());
+    m.hub.tick_progress(s, m.state.revision());
     assert_eq!(drain(&mut m, s), ["1 at 2: a=1@2", "0 at 2: a=1@2"]);
-    m.hub.tick_progress(m.state.revision());
+    m.hub.tick_progress(s, m.state.revision());
     assert_eq!(drain(&mut m, s), ["1 progress 2"]);
 }
 

@@ -127,12 +127,14 @@ impl Generator {
 
     /// Just below or above the largest request, or the largest message beyond it.
     fn oversize(&mut self, put: &mut pb::PutRequest) {
-        let value = Bytes::new();
-        let head = pb::PutRequest {
-            value,
-            ..put.clone()
+        let in_key = self.random.once_in(4);
+        let mut rest = put.clone();
+        if in_key {
+            rest.key = Bytes::new();
+        } else {
+            rest.value = Bytes::new();
         }
-        .encoded_len();
+        let head = rest.encoded_len();
         // Three bytes of length and one of tag come with a value or key this long.
         let largest = REQUEST_MAX - ENVELOPE_MAX - head - 4;
         let bytes = self.random.pick(&[
@@ -143,7 +145,7 @@ impl Generator {
             largest + 1000,
             REQUEST_MAX + (512 << 10) + 100,
         ]);
-        if self.random.once_in(4) {
+        if in_key {
             put.key = vec![b'k'; bytes].into();
         } else {
             put.value = vec![b'x'; bytes].into();

@@ -10,10 +10,13 @@ use crate::step::Step;
 /// The last stream is kept for watches whose answers are known to differ; it lives only for one of them.
 const SHARED: usize = STREAMS - 1;
 
+/// The id of a watch that is never left open.
+const LARGE_HISTORY: i64 = 4_242;
+
 impl Generator {
     pub(super) fn watch(&mut self) {
         let stream = self.random.below(SHARED);
-        match self.random.below(20) {
+        match self.random.below(22) {
             0..10 => self.create(stream),
             10..14 => {
                 let watch_id = self.watch_id(stream);
@@ -38,15 +41,18 @@ impl Generator {
                 self.watches[stream].clear();
                 self.auto[stream] = 0;
             }
-            _ => self.negative_start(),
+            19 => self.negative_start(),
+            20 => self.large_history(stream),
+            _ => self.create(stream),
         }
     }
 
     /// Waits for the streams, and so ends every race.
     pub(super) fn settle(&mut self) {
-        self.queue.push_back(Step::Settle {
-            replay: self.racing,
-        });
+        self.settle_with(self.racing, !self.racing);
+    }
+    fn settle_with(&mut self, replay: bool, exact: bool) {
+        self.queue.push_back(Step::Settle { replay, exact });
         self.racing = false;
         self.since_settle = 0;
     }
@@ -62,7 +68,8 @@ impl Generator {
 
     fn watch_id(&mut self, stream: usize) -> i64 {
         if self.watches[stream].is_empty() || self.random.once_in(5) {
-            return self.random.pick(&[0, -5, 99, 7]);
+            // -1 is also the id of "all watches" in progress notifications.
+            return self.random.pick(&[0, -5, 99, 7, -1]);
         }
         self.random.pick(&self.watches[stream])
     }
@@ -124,6 +131,44 @@ impl Generator {
                 self.settle();
             }
         }
+    }
+
+    /// A history of more than one message's size, which is split or not as the watch asked. Nothing else happens meanwhile, so
+    /// whole answers are compared.
+    fn large_history(&mut self, stream: usize) {
+        self.settle();
+        let first = self.known.revision + 1;
+        let value = vec![self.random.pick(b"abcdefgh"); 900 << 10];
+        for key in ["large/1", "large/2", "large/3"] {
+            let put = pb::PutRequest {
+                key: key.into(),
+                value: value.clone().into(),
+                ..Default::default()
+            };
+            self.push("/etcdserverpb.KV/Put", &put);
+        }
+        // Long gone from the leases' and other watches' point of view when the watch comes.
+        self.settle();
+        let watch_id = LARGE_HISTORY;
+        let create = RequestUnion::CreateRequest(pb::WatchCreateRequest {
+            key: "large/".into(),
+            range_end: "large0".into(),
+            start_revision: first,
+            watch_id,
+            fragment: self.random.once_in(2),
+            ..Default::default()
+        });
+        self.send(stream, create);
+        self.settle_with(true, true);
+        let cancel = RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id });
+        self.send(stream, cancel);
+        let delete = pb::DeleteRangeRequest {
+            key: "large/".into(),
+            range_end: "large0".into(),
+            ..Default::default()
+        };
+        self.push("/etcdserverpb.KV/DeleteRange", &delete);
+        self.settle();
     }
 
     /// etcd 3.5 and later versions differ here, so it has a stream of its own.

@@ -1,0 +1,93 @@
+//! Gives up the part of the log that nobody needs any more: what the engine has, less a reserve for followers that are
+//! a little behind, and nothing that a member which is being sent the state will need next (guard 11).
+//! Promise: the log never grows beyond the reserve and a hard bound, whatever followers do: one that is further behind
+//! has its append stream ended, so that openraft lets go of the log and sends it the state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use barque_store_env::{Env, watch};
+
+use openraft_rt::WatchReceiver;
+
+use crate::log_store::LogStore;
+use crate::member::Raft;
+use crate::pins::Pins;
+use crate::{ImageRules, Machine, limits};
+
+/// Entries below it (in openraft's count) are wanted by nobody who is sent the log.
+#[derive(Debug, Default)]
+pub struct Cut(AtomicU64);
+
+impl Cut {
+    /// Whether a follower whose log matches up to `index` is too far behind to be sent the log.
+    pub fn leaves_behind(&self, index: u64) -> bool {
+        index < self.0.load(Ordering::Relaxed)
+    }
+    fn set(&self, index: Option<u64>) {
+        self.0.store(index.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+pub struct Purger<E: Env> {
+    pub raft: Raft<E>,
+    pub log: LogStore<E>,
+    pub pins: Arc<Pins<E>>,
+    pub machine: Arc<dyn Machine>,
+    pub rules: ImageRules,
+    pub cut: Arc<Cut>,
+    /// The last entry that the engine has.
+    pub persisted: watch::Receiver<Option<u64>>,
+}
+
+impl<E: Env> Purger<E> {
+    pub async fn run(mut self) {
+        let mut done = None;
+        loop {
+            match E::timeout(limits::PURGE_LOOK, self.persisted.changed()).await {
+                Ok(Err(_)) => return,
+                // Pins end with time, and followers fall behind.
+                Ok(Ok(())) | Err(_) => {}
+            }
+            let Some(persisted) = self.persisted.get_and_update() else {
+                continue;
+            };
+            let upto = self.wanted(persisted);
+            if upto <= done {
+                continue;
+            }
+            let Some(index) = upto else { continue };
+            // Openraft purges what a snapshot covers, and ours is how far the engine is.
+            let trigger = self.raft.trigger();
+            if trigger.snapshot().await.is_err() || trigger.purge_log(index).await.is_err() {
+                // Raft has stopped, which is told elsewhere.
+                return;
+            }
+            done = upto;
+        }
+    }
+
+    /// Nobody else needs this member's log. Whoever is added later is sent the state.
+    fn is_alone(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let alone = metrics.borrow_watched().membership_config.nodes().count() < 2;
+        alone
+    }
+
+    /// Up to where the log may go, in openraft's count.
+    fn wanted(&self, persisted: u64) -> Option<u64> {
+        let floor = self.pins.floor();
+        if self.is_alone() {
+            return Some(persisted);
+        }
+        let reserve = (self.machine.live_bytes() / 4)
+            .max(self.rules.log_kept_min)
+            .min(self.rules.log_kept_max);
+        let hard = reserve.saturating_add(self.rules.log_kept_hard);
+        let at_least = self.log.purgeable(persisted, hard);
+        self.cut.set(at_least);
+        let limit = floor.map_or(persisted, |floor| floor.min(persisted));
+        // Longer than the hard bound even for one who is being sent the state: it will need a newer one.
+        self.log.purgeable(limit, reserve).max(at_least)
+    }
+}

@@ -1,0 +1,72 @@
+//! The mark that says: this directory's state is not to be used; take it anew from the leader. An empty file, so that it is
+//! there or not there whatever a crash does.
+//! Promise: once [`mark`] has returned, every later start sees it.
+//! Not here: how a state is taken anew.
+
+use std::path::Path;
+
+use barque_store_consensus::Fence;
+use barque_store_env::{Disk, File, Open};
+use bytes::Bytes;
+
+/// In `member/`.
+const NAME: &str = "refetch";
+
+pub(crate) async fn mark<D: Disk>(disk: &D, member: &Path) -> Result<(), String> {
+    let path = member.join(NAME);
+    let failed = |cause: std::io::Error| format!("cannot mark it in {}: {cause}", path.display());
+    if !disk.exists(&path).await.map_err(failed)? {
+        let file = disk.open(&path, Open::CreateNew).await.map_err(failed)?;
+        file.write_sync(0, Bytes::new()).await.map_err(failed)?;
+    }
+    disk.sync_dir(member).await.map_err(failed)
+}
+
+pub(crate) async fn is_marked<D: Disk>(disk: &D, member: &Path) -> Result<bool, String> {
+    let path = member.join(NAME);
+    let failed = |cause: std::io::Error| format!("cannot look for {}: {cause}", path.display());
+    disk.exists(&path).await.map_err(failed)
+}
+
+/// Why a member with the mark does not start by itself, and what to do.
+pub(crate) const REFUSAL: &str = "this member's state was found to differ from the other members' (member/refetch says so), and its \
+     log cannot mend that: remove the member and add it again with an empty data directory";
+
+/// What a member says that ends because its state differs.
+pub(crate) fn reason(fence: &Fence) -> String {
+    format!(
+        "this member's state differs from the other members': at entry {} its hash is {:016x}, a majority has {:016x}. It \
+         serves nothing any more, and member/refetch marks its directory; the others go on. Remove this member and add it \
+         again with an empty data directory, and look for the reason: memory, disk, or a fault in this program",
+        fence.index.0, fence.wrong, fence.right
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barque_store_env::sim::{self, NodeId};
+
+    #[test]
+    fn the_mark_outlives_a_power_loss() {
+        let node = NodeId(1);
+        sim::run(3, async move {
+            let made = sim::spawn_on(node, "mark", async move {
+                let (disk, dir) = (sim::disk(node), Path::new("/data/member"));
+                barque_store_wal::create_dir(&disk, dir)
+                    .await
+                    .expect("made");
+                assert_eq!(is_marked(&disk, dir).await, Ok(false));
+                mark(&disk, dir).await.expect("marked");
+                mark(&disk, dir).await.expect("marked again");
+            });
+            made.await.expect("it is not killed");
+            sim::power_off(node);
+            sim::power_on(node);
+            let seen = sim::spawn_on(node, "look", async move {
+                is_marked(&sim::disk(node), Path::new("/data/member")).await
+            });
+            assert_eq!(seen.await.expect("it is not killed"), Ok(true));
+        });
+    }
+}

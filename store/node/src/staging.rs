@@ -1,0 +1,281 @@
+//! Receiving another member's state: an engine of its own beside the present one, filled by ordinary commits, and the
+//! state put together from it before anything counts on it. Then whoever owns the present engine, the persister, is asked
+//! to go on with the new one.
+//! Promise: what was taken in is kept for the same offer, over broken connections and restarts; a state that is not the one
+//! offered is thrown away; until the last step the present state is untouched.
+//! Not here: what pieces hold (`pieces`), where directories are (`places`), the exchange itself (`persister`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use barque_store_consensus::{ImageRules, Offer, Piece, Staged, Staging, Working};
+use barque_store_engine::{self as engine, AnyEngine, Batch, Engine};
+use barque_store_env::{Disk, Env};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{MutexGuard, Notify, oneshot};
+
+use crate::limits::*;
+use crate::persister::{self, Restored, Restoring};
+use crate::pieces::Contents;
+use crate::places::Places;
+
+/// Where the next piece begins; part of every commit of a state that is not whole.
+const NEXT: &str = "staging/next";
+/// The index of the state that was received whole and installed as it is: 8 bytes, little-endian.
+const INSTALLED: &str = "consensus/installed";
+
+/// Whether this is a state as it was received, with nothing carried out on top of it.
+pub(crate) fn is_installed(meta: &BTreeMap<String, Bytes>, index: u64) -> bool {
+    meta.get(INSTALLED)
+        .is_some_and(|installed| installed[..] == index.to_le_bytes())
+}
+
+/// What becomes the present engine and state.
+pub(crate) struct Exchange<E: Env> {
+    pub(crate) restored: Restored<E>,
+    pub(crate) done: oneshot::Sender<()>,
+}
+
+enum Slot<E: Env> {
+    Free,
+    Asked(Box<Exchange<E>>),
+    /// Nobody would answer any more.
+    Closed,
+}
+
+/// Where states are received, and where the persister finds the one to go on with.
+pub(crate) struct Depot<E: Env> {
+    kind: engine::Kind,
+    disk: E::Disk,
+    /// Held by whoever receives a state or exchanges the engine.
+    places: tokio::sync::Mutex<Places<E::Disk>>,
+    cache_bytes: u64,
+    /// Committed at a time.
+    batch_bytes: usize,
+    slot: Mutex<Slot<E>>,
+    /// Wakes the persister.
+    due: Arc<Notify>,
+}
+
+impl<E: Env> Depot<E> {
+    pub(crate) fn new(
+        kind: engine::Kind,
+        disk: E::Disk,
+        places: Places<E::Disk>,
+        cache_bytes: u64,
+        rules: ImageRules,
+    ) -> Self {
+        Depot {
+            kind,
+            disk,
+            places: tokio::sync::Mutex::new(places),
+            cache_bytes,
+            batch_bytes: STAGE_BATCH_BYTES.min(4 * rules.piece_bytes),
+            slot: Mutex::new(Slot::Free),
+            due: Arc::default(),
+        }
+    }
+
+    /// What the persister waits for.
+    pub(crate) fn due(&self) -> Arc<Notify> {
+        self.due.clone()
+    }
+
+    /// The state to go on with, if one waits.
+    pub(crate) fn take(&self) -> Option<Exchange<E>> {
+        let mut slot = self.slot.lock();
+        match std::mem::replace(&mut *slot, Slot::Free) {
+            Slot::Asked(exchange) => Some(*exchange),
+            Slot::Free => None,
+            Slot::Closed => {
+                *slot = Slot::Closed;
+                None
+            }
+        }
+    }
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(*self.slot.lock(), Slot::Asked(_))
+    }
+    /// The persister has ended.
+    pub(crate) fn close(&self) {
+        let last = std::mem::replace(&mut *self.slot.lock(), Slot::Closed);
+        drop(last);
+    }
+    /// Where the present state is. While it is held nobody begins to receive another one.
+    pub(crate) async fn places(&self) -> MutexGuard<'_, Places<E::Disk>> {
+        self.places.lock().await
+    }
+
+    async fn exchange(&self, restored: Restored<E>) -> Result<(), String> {
+        const STOPPING: &str = "the member stops";
+        let (done, answer) = oneshot::channel();
+        {
+            let mut slot = self.slot.lock();
+            if matches!(*slot, Slot::Closed) {
+                return Err(STOPPING.into());
+            }
+            *slot = Slot::Asked(Box::new(Exchange { restored, done }));
+        }
+        self.due.notify_one();
+        answer.await.map_err(|_| STOPPING.to_owned())
+    }
+
+    /// Begins to receive a state, or goes on with what is there of it.
+    pub(crate) async fn stage(self: Arc<Self>, offer: Offer) -> Result<Box<dyn Staging>, String> {
+        let places = self.places.lock().await;
+        let place = places.other();
+        let name = format!(
+            "{:016x} {} {}",
+            offer.from.0, offer.mark.term, offer.mark.index.0
+        );
+        let mut begun = places.stage(&name).await?;
+        // Not every file system tells.
+        if !begun && let Ok(space) = self.disk.space(&place_of(&place)).await {
+            let needed = offer.bytes.saturating_add(DISK_RESERVE_BYTES_MIN);
+            if space.free < needed {
+                return Err(format!(
+                    "too little room for it: {} bytes free, {needed} needed",
+                    space.free
+                ));
+            }
+        }
+        let opened = loop {
+            let mut restoring = Restoring::default();
+            let opened =
+                engine::open::<E>(self.kind, self.disk.clone(), &place, &mut restoring).await;
+            match opened {
+                Ok(opened) => break (opened, restoring),
+                // It was perhaps never whole: it is only a part of what can be had again.
+                Err(error) if begun => {
+                    tracing::warn!(%error, "what was received of the state is damaged; it is received again");
+                    places.discard().await?;
+                    places.stage(&name).await?;
+                    begun = false;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        };
+        drop(places);
+        let (opened, restoring) = opened;
+        let next = match opened.meta.get(NEXT) {
+            _ if opened.meta.contains_key(INSTALLED) => None,
+            Some(next) => Some(next.clone()),
+            None => Some(Bytes::new()),
+        };
+        tracing::debug!(resumed = begun, ?next, "a place for the state is ready");
+        Ok(Box::new(Receiving {
+            depot: self,
+            offer,
+            engine: opened.engine,
+            restoring,
+            meta: opened.meta,
+            next,
+            batch: Batch::default(),
+            batch_bytes: 0,
+        }))
+    }
+}
+
+/// The directory above, which is there.
+fn place_of(place: &std::path::Path) -> std::path::PathBuf {
+    place.parent().unwrap_or(place).to_owned()
+}
+
+struct Receiving<E: Env> {
+    depot: Arc<Depot<E>>,
+    offer: Offer,
+    engine: AnyEngine<E>,
+    restoring: Restoring,
+    /// As it is with `batch` committed.
+    meta: BTreeMap<String, Bytes>,
+    next: Option<Bytes>,
+    /// Taken in and not committed.
+    batch: Batch,
+    batch_bytes: usize,
+}
+
+impl<E: Env> Receiving<E> {
+    async fn add(&mut self, piece: Piece) -> Result<(), String> {
+        self.batch_bytes += piece.body.len();
+        let Contents { rows, names } = Contents::of(piece.body)?;
+        for (id, row) in &rows {
+            engine::Restore::row(&mut self.restoring, *id, row.clone())?;
+        }
+        self.batch.rows.extend(rows);
+        for (name, value) in names {
+            self.batch.meta.push((name.clone(), Some(value.clone())));
+            self.meta.insert(name, value);
+        }
+        self.next = piece.next;
+        match &self.next {
+            Some(next) if self.batch_bytes >= self.depot.batch_bytes => {
+                let next = Some(next.clone());
+                self.batch.meta.push((NEXT.to_owned(), next));
+            }
+            Some(_) => return Ok(()),
+            None => {
+                self.batch.meta.push((NEXT.to_owned(), None));
+                let index = Bytes::copy_from_slice(&self.offer.mark.index.0.to_le_bytes());
+                self.batch
+                    .meta
+                    .push((INSTALLED.to_owned(), Some(index.clone())));
+                self.meta.insert(INSTALLED.to_owned(), index);
+                self.meta.remove(NEXT);
+            }
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        self.engine.commit(batch).await.map_err(|e| e.to_string())
+    }
+
+    async fn whole(self) -> Result<Box<dyn Staged>, String> {
+        let Receiving {
+            depot,
+            offer,
+            engine,
+            restoring,
+            meta,
+            ..
+        } = self;
+        let put_together = persister::put_together(engine, restoring, &meta);
+        let mut restored = match put_together {
+            Ok(restored) if restored.mark.as_ref() == Some(&offer.mark) => restored,
+            other => {
+                // Going on with it would come to the same.
+                let why = match other {
+                    Ok(restored) => format!("it is that of {:?}", restored.mark),
+                    Err(why) => why,
+                };
+                depot.places().await.discard().await?;
+                return Err(format!("the state received is not the one offered: {why}"));
+            }
+        };
+        restored.state.set_cache_budget(depot.cache_bytes);
+        Ok(Box::new(Whole { depot, restored }))
+    }
+}
+
+impl<E: Env> Staging for Receiving<E> {
+    fn next(&self) -> Option<Bytes> {
+        self.next.clone()
+    }
+    fn take(&mut self, piece: Piece) -> Working<'_, ()> {
+        Box::pin(self.add(piece))
+    }
+    fn finish(self: Box<Self>) -> Working<'static, Box<dyn Staged>> {
+        Box::pin(self.whole())
+    }
+}
+
+struct Whole<E: Env> {
+    depot: Arc<Depot<E>>,
+    restored: Restored<E>,
+}
+
+impl<E: Env> Staged for Whole<E> {
+    fn install(self: Box<Self>) -> Working<'static, ()> {
+        let Whole { depot, restored } = *self;
+        Box::pin(async move { depot.exchange(restored).await })
+    }
+}
