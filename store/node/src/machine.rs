@@ -187,13 +187,13 @@ impl<E: Env> Machine<E> {
     /// What a client is told of a read; damage ends the member.
     pub(crate) fn answer<T>(&self, read: Result<T, ReadError>) -> Result<T, Refusal> {
         if self.failed.load(Ordering::Relaxed) {
-            return Err(Refusal::Corrupt);
+            return Err(Refusal::Stopped);
         }
         read.map_err(|error| match error {
             ReadError::Refused(refusal) => refusal,
             ReadError::Unreadable(row) => {
                 self.fail(&row.to_string());
-                Refusal::Corrupt
+                Refusal::Stopped
             }
         })
     }
@@ -299,6 +299,8 @@ impl<E: Env> Machine<E> {
         self.fresh.store(0, Ordering::Relaxed);
         self.leaving.store(0, Ordering::Relaxed);
         *self.images.write() = images;
+        self.glance.update(&held);
+        self.note_cluster(&held);
         self.gate.applied(&held);
         let wake = hub.jump(revision);
         drop(hub);

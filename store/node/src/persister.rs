@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::limits::*;
 use crate::machine::Machine;
 use crate::staging::{self, Depot, Exchange};
+use crate::versions;
 
 /// The name under which the log mark is kept beside the state (FORMAT.md).
 const MARK: &str = "consensus/mark";
@@ -235,6 +236,7 @@ impl<E: Env> Persister<E> {
     async fn exchange(&mut self, exchange: Exchange<E>) -> Result<(), String> {
         let Exchange { restored, done } = exchange;
         let mark = restored.mark.ok_or("a state without a mark")?;
+        versions::check(&restored.state)?;
         // Reads that are under way go on reading the old files, which are about to be removed: opened, they stay. Damage in
         // there is of no interest any more.
         drop(self.engine.images().pin());

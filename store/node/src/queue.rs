@@ -487,6 +487,15 @@ impl<E: Env> Worker<E> {
                     again.push(waiting)
                 }
                 result => {
+                    // Given up, and no leader has changed that anybody knows of: a client is told what etcd tells it.
+                    let given_up = matches!(result, Err(Failure::Unknown))
+                        && waiting.deadline <= now
+                        && !waiting.is_forwarded();
+                    let result = if given_up {
+                        Err(Failure::Timeout)
+                    } else {
+                        result
+                    };
                     if result.is_err() && !waiting.is_forwarded() {
                         self.machine
                             .counters

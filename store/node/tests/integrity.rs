@@ -149,7 +149,7 @@ async fn fenced_for_good(wrong: Member, why: &str) {
     let (node, store) = wrong;
     assert!(why.contains("this member's state differs"), "{why}");
     assert!(why.contains("Remove this member"), "{why}");
-    assert_eq!(store.range(&point("before")).1, Err(Refusal::Corrupt));
+    assert_eq!(store.range(&point("before")).1, Err(Refusal::Stopped));
     sim::kill(node);
     sim::enter(node, || drop(store));
     let marked = sim::spawn_on(node, "look", async move {

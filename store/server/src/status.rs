@@ -29,7 +29,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         | Refusal::TooManyLearners => Code::FailedPrecondition,
         // A status of its own in etcd's table, and an error without one on its way: it travels as Unknown.
         Refusal::NotEnoughStarted => Code::Unknown,
-        Refusal::Unhealthy => Code::Unavailable,
+        Refusal::Unhealthy | Refusal::Stopped => Code::Unavailable,
         Refusal::NoSpace => Code::ResourceExhausted,
         Refusal::Corrupt => Code::DataLoss,
     };

@@ -305,9 +305,12 @@ pub enum Refusal {
     Unhealthy,
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
-    /// This member's data is damaged; it answers nothing else until it has ended. Or an alarm says that the members' data differ.
+    /// An alarm says that the members' data differ.
     #[error("etcdserver: corrupt cluster")]
     Corrupt,
+    /// This member is fenced and about to end; other members go on. (Never in an outcome of the log.)
+    #[error("etcdserver: server stopped")]
+    Stopped,
 }
 
 /// What a member has told of itself.

@@ -12,90 +12,18 @@ use barque_proto::etcdserverpb::{
     response_op::Response as OpResponse,
 };
 use barque_tests_checkers::{Acknowledged, Action, Operation, Placed};
-use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
 
 use crate::chance::Chance;
 use crate::history::{Plain, Row};
 use crate::journal::{Cleared, Journal, Sample};
-use crate::limits::{GENERATION_OPERATIONS, GENERATIONS_KEPT, RECONNECT, REQUEST, THINK};
-use crate::member::{connect, kv};
+use crate::limits::{GENERATION_OPERATIONS, GENERATIONS_KEPT, THINK};
+use crate::line::{Line, Outcome};
+use crate::member::kv;
 use crate::value;
 
 const REGISTERS: u64 = 5;
 /// Keys of a client's own.
 const OWN: u64 = 40;
-
-/// What came of one request.
-pub enum Outcome<T> {
-    Done(T),
-    /// Certainly not carried out, and why.
-    Refused(Status),
-    Unknown,
-}
-
-/// A connection that is made again, at the next member, when it has failed.
-pub struct Line {
-    journal: Arc<Journal>,
-    at: usize,
-    channel: Option<Channel>,
-}
-
-impl Line {
-    pub fn new(journal: Arc<Journal>, at: usize) -> Self {
-        Line {
-            journal,
-            at,
-            channel: None,
-        }
-    }
-
-    /// A channel, once somebody can be reached; `None` when the run is over before.
-    pub async fn channel(&mut self) -> Option<Channel> {
-        loop {
-            if let Some(channel) = &self.channel {
-                return Some(channel.clone());
-            }
-            if self.journal.is_stopped() {
-                return None;
-            }
-            self.at += 1;
-            let addr = &self.journal.endpoints[self.at % self.journal.endpoints.len()];
-            match connect(addr).await {
-                Ok(channel) => self.channel = Some(channel),
-                Err(_) => tokio::time::sleep(RECONNECT).await,
-            }
-        }
-    }
-
-    /// Waits for an answer and judges its absence.
-    pub async fn outcome<T>(
-        &mut self,
-        answer: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Outcome<T> {
-        match tokio::time::timeout(REQUEST, answer).await {
-            Ok(Ok(response)) => Outcome::Done(response.into_inner()),
-            Ok(Err(status)) => match status.code() {
-                Code::InvalidArgument
-                | Code::FailedPrecondition
-                | Code::OutOfRange
-                | Code::NotFound
-                | Code::AlreadyExists
-                | Code::PermissionDenied
-                | Code::Unimplemented => Outcome::Refused(status),
-                // Some of these say that nothing happened; to take them for unknown never accuses wrongly.
-                _ => {
-                    self.channel = None;
-                    Outcome::Unknown
-                }
-            },
-            Err(_) => {
-                self.channel = None;
-                Outcome::Unknown
-            }
-        }
-    }
-}
 
 /// The revision of an answer.
 pub fn revision(header: &Option<ResponseHeader>) -> u64 {
@@ -112,6 +40,8 @@ pub struct Client {
     /// What it last saw of a register, to swap from.
     last: Option<(String, Option<u64>)>,
     cleared_to: u64,
+    /// Stays at one member and only writes keys of its own.
+    pinned: bool,
 }
 
 fn put(key: &str, number: u64) -> PutRequest {
@@ -172,6 +102,16 @@ impl Client {
             chance: Chance::new(seed, id + 1),
             last: None,
             cleared_to: 0,
+            pinned: false,
+        }
+    }
+
+    /// One that stays at a member: while others wait for a member that does not answer, these show whether the rest serve.
+    pub fn pinned(id: u64, seed: u64, journal: Arc<Journal>, member: usize) -> Self {
+        Client {
+            line: Line::pinned(journal.clone(), member),
+            pinned: true,
+            ..Client::new(id, seed, journal)
         }
     }
 
@@ -180,6 +120,10 @@ impl Client {
         while !self.journal.is_calm() {
             let pause = self.chance.between(Duration::ZERO, THINK);
             tokio::time::sleep(pause).await;
+            if self.pinned {
+                self.own().await;
+                continue;
+            }
             match self.chance.below(20) {
                 0..=10 => self.register().await,
                 11..=14 => self.own().await,
@@ -438,6 +382,9 @@ impl Client {
     fn placed(&self, called: u64, revision: u64, write: bool) {
         let returned = self.journal.now();
         self.journal.saw_revision(revision);
+        if write {
+            self.journal.wrote();
+        }
         self.journal.told.lock().placed.push(Placed {
             client: self.id,
             called,

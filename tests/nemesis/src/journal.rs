@@ -1,6 +1,6 @@
 //! What all clients of a run share: the clock, where members are, what they were told, and the violations seen so far.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use barque_tests_checkers::{Acknowledged, Life, Operation, Placed};
 use parking_lot::Mutex;
 
 use crate::history::{Plain, Row};
-use crate::limits::VIOLATIONS_MAX;
+use crate::limits::{ERRORS_MAX, REQUEST, REQUEST_SHORT, VIOLATIONS_MAX};
 
 /// A reading of keys that must equal the state at its revision.
 #[derive(Clone, Debug)]
@@ -60,6 +60,8 @@ pub struct Told {
     /// Answers that do not ask the leader (HashKV, serializable reads) of a member that had not yet caught up with what was already
     /// acknowledged: allowed, and worth knowing.
     pub behind: u64,
+    /// What requests without a known outcome ended with, and how many.
+    pub errors: BTreeMap<String, u64>,
     violations: Vec<String>,
     violations_more: usize,
 }
@@ -78,6 +80,10 @@ pub struct Journal {
     pub compaction_acknowledged: AtomicU64,
     /// A revision that surely exists.
     pub known_revision: AtomicU64,
+    /// Writes acknowledged so far, when the last one was, and the longest time without one since that was last asked for.
+    writes: AtomicU64,
+    wrote_at: AtomicU64,
+    gap: AtomicU64,
 }
 
 impl Journal {
@@ -93,6 +99,9 @@ impl Journal {
             compaction_asked: AtomicU64::new(0),
             compaction_acknowledged: AtomicU64::new(0),
             known_revision: AtomicU64::new(1),
+            writes: AtomicU64::new(0),
+            wrote_at: AtomicU64::new(0),
+            gap: AtomicU64::new(0),
         }
     }
 
@@ -114,6 +123,44 @@ impl Journal {
     /// No more watching either.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// How long a client waits now. With several members a client that waits for a dead one is of no use while there is load.
+    pub fn patience(&self) -> Duration {
+        if self.endpoints.len() > 1 && !self.is_calm() {
+            REQUEST_SHORT
+        } else {
+            REQUEST
+        }
+    }
+
+    /// A write was acknowledged just now.
+    pub fn wrote(&self) {
+        let now = self.now();
+        let before = self.wrote_at.swap(now, Ordering::SeqCst);
+        let gap = now.saturating_sub(before);
+        self.gap.fetch_max(gap, Ordering::SeqCst);
+        self.writes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    /// The longest time without an acknowledged write since this was last asked, the one that has not ended included.
+    pub fn take_gap(&self) -> Duration {
+        let now = self.now();
+        let open = now.saturating_sub(self.wrote_at.swap(now, Ordering::SeqCst));
+        let closed = self.gap.swap(0, Ordering::SeqCst);
+        Duration::from_nanos(open.max(closed))
+    }
+
+    /// Counts a request that ended without a known outcome.
+    pub fn went_wrong(&self, how: &str) {
+        let mut told = self.told.lock();
+        let known = told.errors.contains_key(how) || told.errors.len() < ERRORS_MAX;
+        let how = if known { how } else { "others" };
+        *told.errors.entry(how.to_owned()).or_default() += 1;
     }
 
     pub fn saw_revision(&self, revision: u64) {

@@ -31,6 +31,8 @@ pub struct Judged {
     pub leases_ended_alone: u64,
     pub compactions: u64,
     pub behind: u64,
+    /// What requests without a known outcome ended with.
+    pub errors: BTreeMap<String, u64>,
     pub compared: Compared,
 }
 
@@ -46,6 +48,7 @@ pub fn judge(
         connections: told.reconnects + watchers.len() as u64,
         compactions: told.compactions_acknowledged,
         behind: told.behind,
+        errors: std::mem::take(&mut told.errors),
         events: watchers.iter().map(|w| w.events()).sum(),
         ..Judged::default()
     };

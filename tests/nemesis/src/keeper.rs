@@ -9,8 +9,9 @@ use barque_proto::etcdserverpb::{CompactionRequest, HashKvRequest, RangeRequest}
 use tonic::Code;
 
 use crate::chance::Chance;
-use crate::clients::{Line, Outcome, prefix_end, revision, sample};
+use crate::clients::{prefix_end, revision, sample};
 use crate::journal::{HashSample, Journal};
+use crate::line::{Line, Outcome};
 use crate::member::kv;
 use crate::watchers::Watcher;
 
@@ -64,7 +65,7 @@ pub async fn compact(journal: Arc<Journal>, watchers: Vec<Arc<Watcher>>, seed: u
 /// Asks a member for its hash at a revision; again and again the same one, before and after restarts.
 pub async fn hash(journal: Arc<Journal>, member: usize, seed: u64) {
     let mut chance = Chance::new(seed, 0x4a54 + member as u64);
-    let mut line = Line::new(journal.clone(), member + journal.endpoints.len() - 1);
+    let mut line = Line::pinned(journal.clone(), member);
     let mut at = 0;
     while !journal.is_calm() {
         tokio::time::sleep(chance.between(Duration::from_millis(50), Duration::from_millis(400)))
@@ -73,16 +74,27 @@ pub async fn hash(journal: Arc<Journal>, member: usize, seed: u64) {
         if at <= journal.compaction_asked.load(Ordering::SeqCst) || chance.below(2) == 0 {
             at = journal.known_revision.load(Ordering::SeqCst);
         }
-        hash_once(&journal, &mut line, member, at).await;
+        // Of several, one may not yet have carried out what the others acknowledged.
+        let caught_up = journal.endpoints.len() == 1;
+        hash_once(&journal, &mut line, member, at, caught_up).await;
     }
 }
 
-/// One question, one sample, if it is answered.
-pub async fn hash_once(journal: &Journal, line: &mut Line, member: usize, at: u64) {
+/// One question, one sample, if it is answered. `caught_up`: every acknowledged compaction must show in it.
+pub async fn hash_once(
+    journal: &Journal,
+    line: &mut Line,
+    member: usize,
+    at: u64,
+    caught_up: bool,
+) {
     let Some(channel) = line.channel().await else {
         return;
     };
-    let acknowledged_compaction = journal.compaction_acknowledged.load(Ordering::SeqCst);
+    let acknowledged_compaction = match caught_up {
+        true => journal.compaction_acknowledged.load(Ordering::SeqCst),
+        false => 0,
+    };
     let request = HashKvRequest {
         revision: i64::try_from(at).expect("revisions fit"),
     };

@@ -13,9 +13,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::chance::Chance;
-use crate::clients::{Line, Outcome, revision};
+use crate::clients::revision;
 use crate::history::Plain;
 use crate::journal::{Journal, nanos};
+use crate::line::{Line, Outcome};
 use crate::member::kv;
 use crate::value;
 

@@ -1,8 +1,11 @@
-//! Real processes under faults, judged by the history their clients saw: kills, power cuts, disk errors, flipped bits.
+//! Real processes, one member or several, under faults, judged by the history their clients saw: kills, pauses, partitions, power cuts,
+//! disk errors, flipped bits, a busy machine, a lost majority, rolling restarts.
 //! Promise: a run that passed has looked at every answer and every event; one that did not fails with evidence and its seed; no
-//! process, mount or directory outlives a run, not even one that panics.
+//! process, mount, namespace or directory outlives a run, not even one that panics.
 //! Not here: the judges (`tests/checkers`), virtual time (`tests/sim`).
 
+pub mod alike;
+pub mod calm;
 pub mod chance;
 pub mod clients;
 pub mod disk_error;
@@ -14,14 +17,22 @@ pub mod keeper;
 pub mod kills;
 pub mod lessees;
 pub mod limits;
+pub mod line;
 pub mod member;
 pub mod model;
 pub mod mount;
+pub mod netns;
+pub mod partitions;
+pub mod pauses;
 pub mod picture;
 pub mod power;
+pub mod probes;
+pub mod quorum;
 pub mod report;
+pub mod rolling;
 pub mod run;
 pub mod shim;
+pub mod standing;
 pub mod value;
 pub mod watchers;
 

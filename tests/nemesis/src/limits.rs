@@ -16,6 +16,20 @@ pub const STOP: Duration = Duration::from_secs(20);
 /// After it: the outcome is unknown.
 pub const REQUEST: Duration = Duration::from_secs(5);
 
+/// The same with several members and while faults go on: longer than a pause of a leader's lease, so that answers after the
+/// pause are still heard; short, so that a client soon asks another member.
+pub const REQUEST_SHORT: Duration = Duration::from_millis(1500);
+
+/// Requests that a client sends to one of several members before it goes on to the next.
+pub const TURN: u32 = 12;
+
+/// How long a cluster with a connected majority may go without an acknowledged write: five default election timeouts, and as
+/// much again for a busy machine. After it: a violation.
+pub const SERVES: Duration = Duration::from_secs(10);
+
+/// Kinds of errors told apart in a report; more are counted together.
+pub const ERRORS_MAX: usize = 24;
+
 /// Pause of a client that found nobody to talk to.
 pub const RECONNECT: Duration = Duration::from_millis(20);
 

@@ -1,117 +1,17 @@
 //! `nemesis`: real processes under faults, judged by history. Exit status: 0 passed, 1 a promise was broken, 2 nothing was proved.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
+mod args;
 
+use std::process::ExitCode;
+
+use args::{Args, ErrorKind, Fault, Server};
 use barque_tests_nemesis::disk_error::{self, Kind};
 use barque_tests_nemesis::member::Program;
-use barque_tests_nemesis::mount::FileSystem;
 use barque_tests_nemesis::report::Report;
-use barque_tests_nemesis::{Failure, flip, kills, power};
-use clap::{Parser, Subcommand, ValueEnum};
-
-#[derive(Parser)]
-#[command(
-    name = "nemesis",
-    version,
-    about = "Runs a member under faults and judges it by what its clients saw"
-)]
-struct Args {
-    #[command(subcommand)]
-    fault: Fault,
-    /// Chance's seed; from the clock when not given
-    #[arg(long, global = true)]
-    seed: Option<u64>,
-    /// The program under test [default: BARQUE_BIN, or the one beside this program]
-    #[arg(long, global = true)]
-    barque: Option<PathBuf>,
-    /// Test this etcd instead, to compare
-    #[arg(long, global = true, conflicts_with = "barque")]
-    etcd: Option<PathBuf>,
-    /// Also write the report to this file, as markdown
-    #[arg(long, global = true)]
-    report: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Fault {
-    /// kill -9 at random moments under load
-    Kill {
-        /// How long the load lasts, such as 90s, 10m or 1h
-        #[arg(long = "for", default_value = "1m", value_parser = duration)]
-        lasting: Duration,
-        #[arg(long, default_value_t = 20)]
-        kills: u32,
-    },
-    /// The power of the data directory's file system is cut under load (root)
-    Power {
-        #[arg(long, default_value_t = 20)]
-        cuts: u32,
-        #[arg(long, value_enum, default_value_t = Fs::Ext4)]
-        fs: Fs,
-        /// Load between two cuts, about
-        #[arg(long, default_value = "2s", value_parser = duration)]
-        between: Duration,
-        /// A disk that only says that it has synced: the run must fail (gcc)
-        #[arg(long)]
-        lying_disk: bool,
-    },
-    /// One call to the disk fails (gcc)
-    Error {
-        /// Which; all of them when not given
-        #[arg(long, value_enum)]
-        kind: Option<ErrorKind>,
-        /// All calls of the kind fail from then on
-        #[arg(long)]
-        always: bool,
-        /// How often, of each kind
-        #[arg(long, default_value_t = 1)]
-        times: u32,
-        /// How soon the process must be gone
-        #[arg(long, default_value = "1s", value_parser = duration)]
-        within: Duration,
-    },
-    /// One bit of the stopped member's files is flipped, again and again
-    Flip {
-        #[arg(long, default_value_t = 1000)]
-        flips: u32,
-        /// Writes in the directory
-        #[arg(long, default_value_t = 300)]
-        writes: u32,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Fs {
-    Ext4,
-    Xfs,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ErrorKind {
-    Write,
-    Fdatasync,
-    Rename,
-    Dirsync,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a duration such as 90s, 10m or 1h");
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-    let number: u64 = text[..unit_at].parse().map_err(|_| bad())?;
-    let milliseconds = match &text[unit_at..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(bad()),
-    };
-    number
-        .checked_mul(milliseconds)
-        .map(Duration::from_millis)
-        .ok_or_else(bad)
-}
+use barque_tests_nemesis::{
+    Failure, calm, flip, kills, partitions, pauses, power, quorum, rolling,
+};
+use clap::Parser;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -120,7 +20,7 @@ fn main() -> ExitCode {
         now.map_or(1, |now| now.as_secs())
     });
     eprintln!("seed {seed}");
-    // One thread: the member needs the machine's cores.
+    // One thread: the members need the machine's cores, and a network of our own is a thread's.
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -138,12 +38,7 @@ fn main() -> ExitCode {
             () = interrupted() => Err(Failure::Interrupted),
         }
     });
-    let name = match args.fault {
-        Fault::Kill { .. } => "kill",
-        Fault::Power { .. } => "power",
-        Fault::Error { .. } => "error",
-        Fault::Flip { .. } => "flip",
-    };
+    let name = args.fault.name();
     match outcome {
         Ok(reports) => {
             let text: Vec<String> = reports.iter().map(Report::to_string).collect();
@@ -175,40 +70,142 @@ fn main() -> ExitCode {
     }
 }
 
+fn program(args: &Args) -> Result<Program, Failure> {
+    match (&args.barque, &args.etcd, args.server) {
+        (Some(path), _, _) => Ok(Program::Barque(path.clone())),
+        (None, Some(path), _) => Ok(Program::Etcd(path.clone())),
+        (None, None, Server::Barque) => Program::barque(),
+        (None, None, Server::Etcd) => match std::env::var_os("BARQUE_PEER_ETCD") {
+            Some(path) => Ok(Program::Etcd(path.into())),
+            None => Err(Failure::Void(
+                "no etcd: run tests/peers.sh .peer and name it in BARQUE_PEER_ETCD".into(),
+            )),
+        },
+    }
+}
+
 async fn run(args: &Args, seed: u64) -> Result<Vec<Report>, Failure> {
-    let program = match (&args.barque, &args.etcd) {
-        (Some(path), _) => Program::Barque(path.clone()),
-        (None, Some(path)) => Program::Etcd(path.clone()),
-        (None, None) => Program::barque()?,
-    };
-    match args.fault {
-        Fault::Kill { lasting, kills } => {
+    let program = program(args)?;
+    let report = match args.fault {
+        Fault::Kill {
+            lasting,
+            kills,
+            members,
+        } => {
             let options = kills::Options {
                 program,
                 seed,
+                members,
                 lasting,
                 kills,
+                all: false,
             };
-            Ok(vec![kills::run(&options).await?])
+            kills::run(&options).await?
+        }
+        Fault::KillAll {
+            lasting,
+            kills,
+            members,
+        } => {
+            let options = kills::Options {
+                program,
+                seed,
+                members,
+                lasting,
+                kills,
+                all: true,
+            };
+            kills::run(&options).await?
         }
         Fault::Power {
             cuts,
+            cuts_of_one,
             fs,
             between,
             lying_disk,
+            members,
         } => {
             let options = power::Options {
                 program,
                 seed,
+                members,
                 cuts,
-                file_system: match fs {
-                    Fs::Ext4 => FileSystem::Ext4,
-                    Fs::Xfs => FileSystem::Xfs,
-                },
+                cuts_of_one,
+                file_systems: fs.systems(),
                 between,
                 lying_disk,
             };
-            Ok(vec![power::run(&options).await?])
+            power::run(&options).await?
+        }
+        Fault::Pause {
+            pauses,
+            between,
+            members,
+        } => {
+            let options = pauses::Options {
+                program,
+                seed,
+                members,
+                pauses,
+                between,
+            };
+            pauses::run(&options).await?
+        }
+        Fault::Partition {
+            partitions,
+            between,
+            members,
+        } => {
+            let options = partitions::Options {
+                program,
+                seed,
+                members,
+                partitions,
+                between,
+            };
+            partitions::run(&options).await?
+        }
+        Fault::FullCpu {
+            lasting,
+            burners,
+            ref slow_sync,
+            members,
+        } => {
+            let options = calm::Options {
+                program,
+                seed,
+                members,
+                lasting,
+                burners,
+                slow_sync: (slow_sync[0], slow_sync[1]),
+            };
+            calm::run(&options).await?
+        }
+        Fault::Five { rounds, members } => {
+            let options = quorum::Options {
+                program,
+                seed,
+                members,
+                rounds,
+                reduced: std::time::Duration::from_secs(3),
+            };
+            quorum::run(&options).await?
+        }
+        Fault::Rolling {
+            rounds,
+            members,
+            gap_of_leader,
+            gap,
+        } => {
+            let options = rolling::Options {
+                program,
+                seed,
+                members,
+                rounds,
+                gap_of_leader,
+                gap,
+            };
+            rolling::run(&options).await?
         }
         Fault::Error {
             kind,
@@ -236,7 +233,7 @@ async fn run(args: &Args, seed: u64) -> Result<Vec<Report>, Failure> {
                     reports.push(disk_error::run(&options).await?);
                 }
             }
-            Ok(reports)
+            return Ok(reports);
         }
         Fault::Flip { flips, writes } => {
             let options = flip::Options {
@@ -245,9 +242,10 @@ async fn run(args: &Args, seed: u64) -> Result<Vec<Report>, Failure> {
                 flips,
                 writes,
             };
-            Ok(vec![flip::run(&options).await?])
+            flip::run(&options).await?
         }
-    }
+    };
+    Ok(vec![report])
 }
 
 async fn interrupted() {

@@ -67,9 +67,37 @@ pub struct Member {
     client_addr: String,
     peer_url: String,
     initial_cluster: String,
+    through: Vec<String>,
     environment: Vec<(OsString, OsString)>,
     process: Option<Child>,
+    paused: bool,
     spawned: Instant,
+}
+
+/// Where a member's files are, where it listens, and what its program is started by.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub data: PathBuf,
+    pub client_addr: String,
+    pub peer_addr: String,
+    /// A command that ends in starting another, such as nsenter; empty for none.
+    pub through: Vec<String>,
+}
+
+/// Places on loopback, one for each data directory.
+pub fn local_places(data: &[PathBuf]) -> Result<Vec<Place>, Failure> {
+    let ports = free_ports(2 * data.len())?;
+    let places = data.iter().zip(ports.chunks(2)).map(|(data, ports)| Place {
+        data: data.clone(),
+        client_addr: format!("127.0.0.1:{}", ports[0]),
+        peer_addr: format!("127.0.0.1:{}", ports[1]),
+        through: Vec::new(),
+    });
+    Ok(places.collect())
+}
+
+fn name(n: usize) -> String {
+    format!("m{}", n + 1)
 }
 
 /// Members that make one cluster, none running yet. `data` and `logs` are directories; a member's log is not in its data.
@@ -79,28 +107,51 @@ pub fn cluster(
     data: &Path,
     logs: &Path,
 ) -> Result<Vec<Member>, Failure> {
-    let ports = free_ports(2 * size)?;
-    let names: Vec<String> = (1..=size).map(|n| format!("m{n}")).collect();
-    let peer_url = |n: usize| format!("http://127.0.0.1:{}", ports[2 * n + 1]);
-    let initial: Vec<String> = (0..size)
-        .map(|n| format!("{}={}", names[n], peer_url(n)))
+    let data: Vec<PathBuf> = (0..size).map(|n| data.join(name(n))).collect();
+    Ok(cluster_at(program, &local_places(&data)?, logs))
+}
+
+/// The same, each member in its place.
+pub fn cluster_at(program: &Program, places: &[Place], logs: &Path) -> Vec<Member> {
+    let peer_url = |place: &Place| format!("http://{}", place.peer_addr);
+    let initial: Vec<String> = places
+        .iter()
+        .enumerate()
+        .map(|(n, place)| format!("{}={}", name(n), peer_url(place)))
         .collect();
-    let members = names.iter().enumerate().map(|(n, name)| Member {
+    let members = places.iter().enumerate().map(|(n, place)| Member {
         program: program.clone(),
-        name: name.clone(),
-        data: data.join(name),
-        log: logs.join(format!("{name}.log")),
-        client_addr: format!("127.0.0.1:{}", ports[2 * n]),
-        peer_url: peer_url(n),
+        name: name(n),
+        data: place.data.clone(),
+        log: logs.join(format!("{}.log", name(n))),
+        client_addr: place.client_addr.clone(),
+        peer_url: peer_url(place),
         initial_cluster: initial.join(","),
+        through: place.through.clone(),
         environment: Vec::new(),
         process: None,
+        paused: false,
         spawned: Instant::now(),
     });
-    Ok(members.collect())
+    members.collect()
+}
+
+/// Starts all and waits until each of them serves a linearizable read.
+pub async fn start_all(members: &mut [Member]) -> Result<(), Failure> {
+    for member in members.iter_mut() {
+        member.start()?;
+    }
+    for member in members {
+        member.ready().await?;
+    }
+    Ok(())
 }
 
 impl Member {
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
     pub fn addr(&self) -> &str {
         &self.client_addr
     }
@@ -121,7 +172,10 @@ impl Member {
         let output = output.map_err(Failure::io(what()))?;
         let errors = output.try_clone().map_err(Failure::io(what()))?;
         let client_url = format!("http://{}", self.client_addr);
-        let mut command = Command::new(self.program.path());
+        let mut words: Vec<OsString> = self.through.iter().map(OsString::from).collect();
+        words.push(self.program.path().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         if let Program::Barque(_) = self.program {
             command.arg("etcd");
         }
@@ -147,16 +201,18 @@ impl Member {
         let process = command.spawn();
         let path = self.program.path().display();
         self.process = Some(process.map_err(Failure::io(format!("starting {path}")))?);
+        self.paused = false;
         self.spawned = Instant::now();
         Ok(())
     }
 
     /// Waits until it serves a linearizable read; the time since its start.
     pub async fn ready(&mut self) -> Result<Duration, Failure> {
+        let asked = Instant::now();
         loop {
             match answers(&self.client_addr).await {
                 Ok(()) => return Ok(self.spawned.elapsed()),
-                Err(why) if self.spawned.elapsed() > READY => {
+                Err(why) if asked.elapsed() > READY => {
                     return Err(self.failure(format!("not ready within {READY:?}: {why}")));
                 }
                 Err(_) => {}
@@ -193,13 +249,40 @@ impl Member {
         }
     }
 
-    /// SIGTERM: it must end by itself, and well.
-    pub async fn stop(&mut self) -> Result<(), Failure> {
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Failure> {
         let Some(process) = self.process.as_ref() else {
             return Err(self.failure("does not run"));
         };
         let pid = Pid::from_raw(i32::try_from(process.id()).expect("pids fit"));
-        let _ = kill(pid, Signal::SIGTERM);
+        // It may have ended by itself just now: whoever looks next will say so.
+        let _ = kill(pid, signal);
+        Ok(())
+    }
+
+    /// SIGSTOP: it stands still until it is resumed or killed.
+    pub fn pause(&mut self) -> Result<(), Failure> {
+        self.signal(Signal::SIGSTOP)?;
+        self.paused = true;
+        Ok(())
+    }
+
+    pub fn resume(&mut self) -> Result<(), Failure> {
+        self.signal(Signal::SIGCONT)?;
+        self.paused = false;
+        Ok(())
+    }
+
+    /// SIGTERM: it must end by itself, and well.
+    pub async fn stop(&mut self) -> Result<(), Failure> {
+        self.signal(Signal::SIGTERM)?;
         let end = Instant::now() + STOP;
         loop {
             if let Some(status) = self.exited() {

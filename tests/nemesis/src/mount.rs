@@ -37,8 +37,8 @@ pub struct LoopMount {
 }
 
 impl LoopMount {
-    /// Makes the file system below `home` and mounts it. What this machine cannot do is a skip.
-    pub fn make(file_system: FileSystem, home: &Path) -> Result<LoopMount, Failure> {
+    /// Makes the file system `name` below `home` and mounts it. What this machine cannot do is a skip.
+    pub fn make(file_system: FileSystem, home: &Path, name: &str) -> Result<LoopMount, Failure> {
         if !Uid::effective().is_root() {
             return Err(Failure::Skip("mounting needs root".into()));
         }
@@ -49,8 +49,8 @@ impl LoopMount {
             }
         }
         let mut mount = LoopMount {
-            image: home.join("image"),
-            point: home.join("mount"),
+            image: home.join(format!("{name}.image")),
+            point: home.join(name),
             mounted: false,
         };
         let image = std::fs::File::create(&mount.image);
@@ -79,15 +79,6 @@ impl LoopMount {
         Ok(())
     }
 
-    /// Stops the file system where it stands: nothing that has not reached the disk by now ever will. Everything in it fails until it
-    /// is mounted again.
-    pub fn cut(&self) -> Result<(), Failure> {
-        // EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one number; 2: without writing the journal first. By perl, for an ioctl is
-        // unsafe in Rust.
-        let script = r#"open(my $d, "<", $ARGV[0]) or die "open: $!"; my $f = pack("L", 2); ioctl($d, 0x8004587d, $f) or die "ioctl: $!""#;
-        command(Command::new("perl").args(["-e", script]).arg(&self.point))
-    }
-
     pub fn unmount(&mut self) -> Result<(), Failure> {
         for attempt in 1.. {
             match command(Command::new("umount").arg(&self.point)) {
@@ -101,6 +92,16 @@ impl LoopMount {
     }
 }
 
+/// Stops the file systems where they stand, all within a moment: nothing that has not reached the disk by now ever will. Everything
+/// in them fails until they are mounted again.
+pub fn cut<'a>(mounts: impl Iterator<Item = &'a LoopMount>) -> Result<(), Failure> {
+    // EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one number; 2: without writing the journal first. By perl, for an ioctl is
+    // unsafe in Rust.
+    let script = r#"my @d; for (@ARGV) { open(my $h, "<", $_) or die "open: $!"; push @d, $h; } for (@d) { my $f = pack("L", 2); ioctl($_, 0x8004587d, $f) or die "ioctl: $!"; }"#;
+    let points = mounts.map(LoopMount::point);
+    command(Command::new("perl").args(["-e", script]).args(points))
+}
+
 impl Drop for LoopMount {
     fn drop(&mut self) {
         if self.mounted && self.unmount().is_err() {
@@ -112,7 +113,7 @@ impl Drop for LoopMount {
     }
 }
 
-fn has(tool: &str) -> bool {
+pub fn has(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
@@ -120,7 +121,7 @@ fn has(tool: &str) -> bool {
         .any(|dir| dir.join(tool).is_file())
 }
 
-fn command(command: &mut Command) -> Result<(), Failure> {
+pub fn command(command: &mut Command) -> Result<(), Failure> {
     let what = format!("{command:?}");
     let output = command.output().map_err(Failure::io(what.clone()))?;
     if output.status.success() {

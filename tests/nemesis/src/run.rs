@@ -8,20 +8,22 @@ use barque_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tokio::task::JoinSet;
 
 use crate::Failure;
-use crate::clients::{Client, Line, Outcome, prefix_end, revision, sample};
+use crate::alike::alike;
+use crate::clients::{Client, prefix_end, revision, sample};
 use crate::journal::Journal;
 use crate::judge::{Judged, judge};
 use crate::keeper;
 use crate::lessees::Lessee;
-use crate::limits::{SETTLE, WRITES_PER_SECOND_MIN};
+use crate::limits::{SERVES, SETTLE, WRITES_PER_SECOND_MIN};
+use crate::line::{Line, Outcome};
 use crate::member::{Member, kv};
 use crate::value;
 use crate::watchers::{Wanted, Watcher};
 
 const WRITERS: u64 = 6;
 const LESSEES: u64 = 3;
-/// The one who writes the last row.
-const LAST: u64 = WRITERS + LESSEES;
+/// The number of whoever writes beside the clients, such as the last row.
+pub const LAST: u64 = WRITERS + LESSEES;
 
 pub struct Load {
     pub journal: Arc<Journal>,
@@ -37,7 +39,7 @@ impl Load {
     /// Starts everybody against running members.
     pub fn start(members: &[Member], seed: u64) -> Load {
         let endpoints: Vec<String> = members.iter().map(|m| m.addr().to_owned()).collect();
-        let journal = Arc::new(Journal::new(endpoints, LAST as usize + 1));
+        let journal = Arc::new(Journal::new(endpoints, LAST as usize + 1 + members.len()));
         let wanted = [
             ("w-all", Wanted::All, false),
             ("w-all-prev", Wanted::All, true),
@@ -58,6 +60,12 @@ impl Load {
         }
         for id in WRITERS..WRITERS + LESSEES {
             clients.spawn(Lessee::new(id, seed, journal.clone()).run());
+        }
+        if members.len() > 1 {
+            for member in 0..members.len() {
+                let id = LAST + 1 + member as u64;
+                clients.spawn(Client::pinned(id, seed, journal.clone(), member).run());
+            }
         }
         clients.spawn(keeper::compact(journal.clone(), watchers.clone(), seed));
         clients.spawn(keeper::read_the_past(journal.clone(), seed));
@@ -87,6 +95,21 @@ impl Load {
         }
     }
 
+    /// Waits until the cluster serves: more writes than can have been under way are acknowledged. The time it took.
+    pub async fn serves(&self) -> Result<Duration, Failure> {
+        let (began, before) = (Instant::now(), self.journal.writes());
+        while self.journal.writes() < before + 2 * WRITERS {
+            self.check()?;
+            if began.elapsed() > SERVES {
+                return Err(Failure::violated(format!(
+                    "a majority is connected, but within {SERVES:?} no writes are acknowledged"
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(began.elapsed())
+    }
+
     /// Ends the load, lets everything come to rest, restarts each member once more in both ways, and judges. All members must run.
     pub async fn judged(mut self, members: &mut [Member]) -> Result<Judged, Failure> {
         let loaded = self.began.elapsed();
@@ -104,20 +127,26 @@ impl Load {
         while self.watchers.iter().any(|w| w.next() <= last) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.read_all(members, &mut line, last).await?;
+        self.read_all(members, last).await?;
+        if members.len() > 1 {
+            alike(members).await?;
+        }
         for member in members.iter_mut() {
             member.still_runs()?;
             member.stop().await?;
             member.start()?;
             member.ready().await?;
         }
-        self.read_all(members, &mut line, last).await?;
+        self.read_all(members, last).await?;
         for member in members.iter_mut() {
             member.kill();
             member.start()?;
             member.ready().await?;
         }
-        self.read_all(members, &mut line, last).await?;
+        self.read_all(members, last).await?;
+        if members.len() > 1 {
+            alike(members).await?;
+        }
         self.journal.stop();
         while self.watching.join_next().await.is_some() {}
         let judged = judge(&self.journal, &self.watchers, last).map_err(Failure::Violated)?;
@@ -181,53 +210,51 @@ impl Load {
     }
 
     /// Takes every member's hash and all its keys at the last revision, for the judge.
-    async fn read_all(
-        &self,
-        members: &[Member],
-        line: &mut Line,
-        last: u64,
-    ) -> Result<(), Failure> {
-        for n in 0..members.len() {
+    async fn read_all(&self, members: &[Member], last: u64) -> Result<(), Failure> {
+        for (n, member) in members.iter().enumerate() {
+            // Its connections may be older than its last restart.
             let deadline = Instant::now() + SETTLE;
-            loop {
-                let before = self.journal.told.lock().hashes.len();
-                keeper::hash_once(&self.journal, line, n, last).await;
-                if self.journal.told.lock().hashes.len() > before {
-                    break;
-                }
+            while !self.read_one(n, last).await? {
                 if Instant::now() > deadline {
-                    return Err(Failure::violated(
-                        "no hash is answered after the last fault",
-                    ));
+                    return Err(member.failure("does not answer at rest"));
                 }
-            }
-            let request = RangeRequest {
-                key: vec![0].into(),
-                range_end: vec![0xff].into(),
-                ..RangeRequest::default()
-            };
-            let Some(channel) = line.channel().await else {
-                break;
-            };
-            match line.outcome(kv(channel).range(request.clone())).await {
-                Outcome::Done(response) => {
-                    let at = revision(&response.header);
-                    if at != last {
-                        return Err(Failure::violated(format!(
-                            "at rest at revision {at}, not at {last}, the last write's"
-                        )));
-                    }
-                    sample(&self.journal, at, request, &response);
-                }
-                Outcome::Refused(status) => {
-                    return Err(Failure::violated(format!(
-                        "the last read was refused: {status}"
-                    )));
-                }
-                Outcome::Unknown => return Err(Failure::violated("the last read got no answer")),
             }
         }
         Ok(())
+    }
+
+    /// Whether the member has answered.
+    async fn read_one(&self, n: usize, last: u64) -> Result<bool, Failure> {
+        let mut line = Line::pinned(self.journal.clone(), n);
+        let before = self.journal.told.lock().hashes.len();
+        keeper::hash_once(&self.journal, &mut line, n, last, true).await;
+        if self.journal.told.lock().hashes.len() == before {
+            return Ok(false);
+        }
+        let request = RangeRequest {
+            key: vec![0].into(),
+            range_end: vec![0xff].into(),
+            ..RangeRequest::default()
+        };
+        let Some(channel) = line.channel().await else {
+            return Ok(false);
+        };
+        match line.outcome(kv(channel).range(request.clone())).await {
+            Outcome::Done(response) => {
+                let at = revision(&response.header);
+                if at != last {
+                    return Err(Failure::violated(format!(
+                        "at rest at revision {at}, not at {last}, the last write's"
+                    )));
+                }
+                sample(&self.journal, at, request, &response);
+                Ok(true)
+            }
+            Outcome::Refused(status) => Err(Failure::violated(format!(
+                "the last read was refused: {status}"
+            ))),
+            Outcome::Unknown => Ok(false),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 /* One disk error on demand, preloaded into a member: system calls on files below NEMESIS_DIR fail with EIO once the file
    NEMESIS_ARM names their kind. "fdatasync" fails one call and leaves the mark NEMESIS_ARM.fired; "fdatasync+" fails all from then on. "lie+" fails
-   nothing, but syncs nothing either. */
+   nothing, but syncs nothing either. "slow 5 50" fails nothing: each sync takes 5 to 50 ms longer. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Plain system calls throughout: the wrappers below would come here again. */
@@ -34,6 +35,25 @@ static int fires(const char *kind) {
   }
   /* Of several threads the one that moves the mark fails. */
   return syscall(SYS_renameat2, AT_FDCWD, arm, AT_FDCWD, fired, 0) == 0;
+}
+
+static void slow_down(void) {
+  const char *arm = getenv("NEMESIS_ARM");
+  if (!arm) return;
+  int fd = (int)syscall(SYS_openat, AT_FDCWD, arm, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  char want[32] = {0};
+  ssize_t n = syscall(SYS_read, fd, want, sizeof want - 1);
+  syscall(SYS_close, fd);
+  long from, to;
+  if (n <= 0 || sscanf(want, "slow %ld %ld", &from, &to) != 2 || to < from) return;
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  /* Microseconds between the two, spread by the clock. */
+  long us = from * 1000 + (long)((unsigned long)t.tv_nsec * 2654435761UL % 1000003UL % (unsigned long)((to - from) * 1000 + 1));
+  t.tv_sec = us / 1000000;
+  t.tv_nsec = us % 1000000 * 1000;
+  nanosleep(&t, NULL);
 }
 
 static int inside(const char *path) {
@@ -84,11 +104,13 @@ ssize_t pwritev(int fd, const struct iovec *data, int n, off_t at) {
 }
 int fdatasync(int fd) {
   if (fd_inside(fd) && fires("lie")) return 0;
+  if (fd_inside(fd)) slow_down();
   FAIL_IF(fd_inside(fd) && fires(is_dir(fd) ? "dirsync" : "fdatasync"))
   return REAL(fdatasync)(fd);
 }
 int fsync(int fd) {
   if (fd_inside(fd) && fires("lie")) return 0;
+  if (fd_inside(fd)) slow_down();
   FAIL_IF(fd_inside(fd) && fires(is_dir(fd) ? "dirsync" : "fdatasync"))
   return REAL(fsync)(fd);
 }

@@ -56,11 +56,19 @@ impl Shim {
 
     /// The next call of that kind fails; with `always`, all from then on.
     pub fn arm(&self, kind: &str, always: bool) -> Result<(), Failure> {
-        let text = if always {
+        self.write(if always {
             format!("{kind}+")
         } else {
             kind.to_owned()
-        };
+        })
+    }
+
+    /// Every sync takes so many milliseconds longer, by chance between the two.
+    pub fn slow_down(&self, from: u32, to: u32) -> Result<(), Failure> {
+        self.write(format!("slow {from} {to}"))
+    }
+
+    fn write(&self, text: String) -> Result<(), Failure> {
         let part = self.arm.with_extension("part");
         // Whole or not there: the member looks at it all the time.
         let written = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &self.arm));

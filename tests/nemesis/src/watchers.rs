@@ -14,11 +14,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::chance::Chance;
-use crate::clients::{Line, prefix_end, revision};
+use crate::clients::{prefix_end, revision};
 use crate::history::Row;
 use crate::journal::Journal;
 use crate::lessees;
 use crate::limits::{MESSAGE_BYTES_MAX, STREAM_MESSAGES};
+use crate::line::Line;
 
 /// The first revision that a write can have.
 pub const FIRST: u64 = 2;

@@ -7,7 +7,9 @@ use barque_tests_nemesis::disk_error::{self, Kind};
 use barque_tests_nemesis::member::Program;
 use barque_tests_nemesis::mount::FileSystem;
 use barque_tests_nemesis::report::Report;
-use barque_tests_nemesis::{Failure, flip, kills, power};
+use barque_tests_nemesis::{
+    Failure, calm, flip, kills, partitions, pauses, power, quorum, rolling,
+};
 
 /// Past libtest's capture: figures and skips belong into the log of a green run too.
 fn say(text: impl std::fmt::Display) {
@@ -56,19 +58,106 @@ fn killed_members_keep_every_promise() {
     let options = kills::Options {
         program: program(),
         seed: SEED,
+        members: 1,
         lasting: Duration::from_secs(16),
         kills: 8,
+        all: false,
     };
     let report = passes("kill", kills::run(&options));
     assert!(report.is_some(), "kills need nothing special");
+}
+
+#[test]
+fn members_killed_by_turns_and_together_keep_every_promise() {
+    for (all, kills) in [(false, 6), (true, 2)] {
+        let options = kills::Options {
+            program: program(),
+            seed: SEED,
+            members: 3,
+            lasting: Duration::from_secs(kills * 2),
+            kills: kills as u32,
+            all,
+        };
+        let report = passes("kill", kills::run(&options));
+        assert!(report.is_some(), "kills need nothing special");
+    }
+}
+
+#[test]
+fn members_that_stand_still_answer_nothing_stale() {
+    let options = pauses::Options {
+        program: program(),
+        seed: SEED,
+        members: 3,
+        pauses: 4,
+        between: Duration::from_secs(1),
+    };
+    let report = passes("pause", pauses::run(&options));
+    assert!(report.is_some(), "pauses need nothing special");
+}
+
+#[test]
+fn members_that_are_cut_off_answer_nothing_stale() {
+    let options = partitions::Options {
+        program: program(),
+        seed: SEED,
+        members: 3,
+        partitions: 5,
+        between: Duration::from_millis(500),
+    };
+    passes("partition", partitions::run(&options));
+}
+
+#[test]
+fn a_busy_machine_elects_nobody() {
+    let options = calm::Options {
+        program: program(),
+        seed: SEED,
+        members: 3,
+        lasting: Duration::from_secs(8),
+        // One a core: a debug build takes its time as it is.
+        burners: 2,
+        slow_sync: (5, 50),
+    };
+    passes("full-cpu", calm::run(&options));
+}
+
+#[test]
+fn without_a_majority_requests_are_refused_in_words() {
+    let options = quorum::Options {
+        program: program(),
+        seed: SEED,
+        members: 5,
+        rounds: 1,
+        reduced: Duration::from_secs(1),
+    };
+    let report = passes("five", quorum::run(&options));
+    assert!(report.is_some(), "losing members needs nothing special");
+}
+
+#[test]
+fn a_rolling_restart_fails_no_request_for_good() {
+    let options = rolling::Options {
+        program: program(),
+        seed: SEED,
+        members: 3,
+        rounds: 2,
+        // The bars stand in the soak, on a quiet machine and a release build: here they only stop a client that waits for an election.
+        gap_of_leader: Duration::from_millis(1000),
+        gap: Duration::from_millis(1000),
+    };
+    let report = passes("rolling", rolling::run(&options));
+    assert!(report.is_some(), "restarts need nothing special");
 }
 
 fn power_options(file_system: FileSystem, cuts: u32) -> power::Options {
     power::Options {
         program: program(),
         seed: SEED,
+        members: 1,
         cuts,
-        file_system,
+        cuts_of_one: 0,
+        file_systems: vec![file_system],
         between: Duration::from_millis(1500),
         lying_disk: false,
     }
@@ -82,6 +171,17 @@ fn power_cuts_on_ext4_lose_nothing_acknowledged() {
 #[test]
 fn power_cuts_on_xfs_lose_nothing_acknowledged() {
     passes("power", power::run(&power_options(FileSystem::Xfs, 1)));
+}
+
+#[test]
+fn power_cuts_of_all_members_at_once_lose_nothing_acknowledged() {
+    let options = power::Options {
+        members: 3,
+        cuts_of_one: 1,
+        file_systems: vec![FileSystem::Ext4, FileSystem::Xfs],
+        ..power_options(FileSystem::Ext4, 2)
+    };
+    passes("power", power::run(&options));
 }
 
 /// A disk that only says that it has synced: what that loses must be noticed, or the two tests above prove nothing.

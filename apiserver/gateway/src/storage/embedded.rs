@@ -60,6 +60,7 @@ impl<E: Env> Embedded<E> {
                 oldest: self.store.compact_revision(),
             },
             Refusal::Corrupt => StorageError::Corrupt(refusal.to_string()),
+            Refusal::Stopped => StorageError::NotDone(refusal.to_string()),
             Refusal::FutureRevision => StorageError::FutureRevision {
                 asked,
                 current: self.store.revision(),

@@ -109,6 +109,7 @@ fn refusal_code(refusal: &Refusal) -> u32 {
         Refusal::TooManyLearners => 19,
         Refusal::NotEnoughStarted => 20,
         Refusal::Unhealthy => 21,
+        Refusal::Stopped => 22,
     }
 }
 
@@ -135,6 +136,7 @@ fn refusal(code: u32) -> Result<Refusal, WireError> {
         19 => Refusal::TooManyLearners,
         20 => Refusal::NotEnoughStarted,
         21 => Refusal::Unhealthy,
+        22 => Refusal::Stopped,
         other => return Err(WireError::malformed(format!("refusal {other}"))),
     })
 }

@@ -34,7 +34,7 @@ impl Member {
     fn client_url(&self) -> String {
         format!("http://{}", self.endpoint())
     }
-    fn peer_url(&self) -> String {
+    pub fn peer_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.peer_port)
     }
 }
@@ -104,39 +104,8 @@ impl StoreCluster {
             processes: Vec::new(),
             dir,
         };
-        let initial: Vec<String> = members
-            .iter()
-            .map(|m| format!("{}={}", m.name, m.peer_url()))
-            .collect();
         for member in members {
-            let log = File::create(cluster.dir.path().join(format!("{}.log", member.name)))
-                .expect("a log file");
-            let mut command = Command::new(&program.path);
-            command
-                .args(program.subcommand)
-                .args(["--name", &member.name])
-                .args([
-                    OsString::from("--data-dir"),
-                    cluster.dir.path().join(&member.name).into(),
-                ])
-                .args(["--listen-client-urls", &member.client_url()])
-                .args(["--advertise-client-urls", &member.client_url()])
-                .args(["--listen-peer-urls", &member.peer_url()])
-                .args(["--initial-advertise-peer-urls", &member.peer_url()])
-                .args(["--initial-cluster", &initial.join(",")])
-                .args([
-                    "--initial-cluster-state",
-                    "new",
-                    "--initial-cluster-token",
-                    "session",
-                ])
-                .stdin(Stdio::null())
-                .stdout(log.try_clone().expect("a second handle of the log"))
-                .stderr(log);
-            let child = command
-                .spawn()
-                .unwrap_or_else(|e| panic!("{}: {e}", program.path.display()));
-            cluster.processes.push(child);
+            cluster.start_member(program, member, members, "new");
         }
         for member in members {
             eventually(
@@ -168,6 +137,55 @@ impl StoreCluster {
         cluster
     }
 
+    /// Starts one more process, which knows of all of `members`.
+    pub fn start_member(
+        &mut self,
+        program: &Program,
+        member: &Member,
+        members: &[Member],
+        state: &str,
+    ) {
+        let initial: Vec<String> = members
+            .iter()
+            .map(|m| format!("{}={}", m.name, m.peer_url()))
+            .collect();
+        let log =
+            File::create(self.dir.path().join(format!("{}.log", member.name))).expect("a log file");
+        let mut command = Command::new(&program.path);
+        command
+            .args(program.subcommand)
+            .args(["--name", &member.name])
+            .args([
+                OsString::from("--data-dir"),
+                self.dir.path().join(&member.name).into(),
+            ])
+            .args(["--listen-client-urls", &member.client_url()])
+            .args(["--advertise-client-urls", &member.client_url()])
+            .args(["--listen-peer-urls", &member.peer_url()])
+            .args(["--initial-advertise-peer-urls", &member.peer_url()])
+            .args(["--initial-cluster", &initial.join(",")])
+            .args([
+                "--initial-cluster-state",
+                state,
+                "--initial-cluster-token",
+                "session",
+            ])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}", program.path.display()));
+        self.processes.push(child);
+    }
+
+    /// The end of the process started as the `nth`, if it has ended.
+    #[allow(dead_code, reason = "only one of the tests that share this asks")]
+    pub fn ended(&mut self, nth: usize) -> Option<std::process::ExitStatus> {
+        self.processes[nth].try_wait().expect("our child")
+    }
+
+    #[allow(dead_code, reason = "only one of the tests that share this asks")]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }

@@ -162,6 +162,8 @@ impl Generator {
         self.settle_with(true, true);
         let cancel = RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id });
         self.send(stream, cancel);
+        // Nothing orders a request on a stream and one beside it: the watch must be gone before its keys are.
+        self.settle();
         let delete = pb::DeleteRangeRequest {
             key: "large/".into(),
             range_end: "large0".into(),

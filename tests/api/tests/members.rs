@@ -1,0 +1,229 @@
+//! Members come and go, with the distribution's etcdctl: one member grows to five and shrinks to one again while somebody
+//! writes; a removed member ends; what etcd refuses is refused in etcd's words.
+
+#[path = "etcdctl/cluster.rs"]
+mod cluster;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use barque_tests_api::eventually;
+use cluster::{Member, Program, StoreCluster, etcdctl};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What it prints, if it succeeds.
+fn try_ctl(endpoint: &str, args: &[&str]) -> Result<String, String> {
+    let output = etcdctl(endpoint).args(args).output();
+    let output = output.expect("etcdctl runs (package etcd-client)");
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn ctl(endpoint: &str, args: &[&str]) -> String {
+    try_ctl(endpoint, args).unwrap_or_else(|error| panic!("etcdctl {args:?}: {error}"))
+}
+
+/// Name -> (id, started, learner).
+fn listed(endpoint: &str) -> BTreeMap<String, (String, bool, bool)> {
+    let list = ctl(endpoint, &["member", "list"]);
+    let member = |line: &str| {
+        let fields: Vec<&str> = line.split(", ").collect();
+        let [id, status, name, .., learner] = fields[..] else {
+            panic!("{line:?} is no member");
+        };
+        let told = (id.to_owned(), status == "started", learner == "true");
+        (name.to_owned(), told)
+    };
+    list.lines().map(member).collect()
+}
+
+/// Puts one key after another at whichever member answers, and counts what was acknowledged.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Writer {
+    fn start(endpoints: String) -> Writer {
+        let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (over, count) = (stop.clone(), acknowledged.clone());
+        let thread = std::thread::spawn(move || {
+            let mut next = 1;
+            while !over.load(Ordering::Relaxed) {
+                let key = format!("w/{next:06}");
+                if try_ctl(&endpoints, &["put", &key, &next.to_string()]).is_ok() {
+                    count.store(next, Ordering::Relaxed);
+                    next += 1;
+                }
+            }
+        });
+        Writer {
+            stop,
+            acknowledged,
+            thread: Some(thread),
+        }
+    }
+    fn stop(mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("stopped once");
+        thread.join().expect("the writer does not panic");
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
+    let all = Member::on_free_ports(5);
+    let program = Program::barque();
+    let mut cluster = StoreCluster::start(&program, &all[..1]);
+    let endpoints: Vec<String> = all.iter().map(Member::endpoint).collect();
+    let writer = Writer::start(endpoints.join(","));
+    for n in 1..5 {
+        let (member, first) = (&all[n], &endpoints[0]);
+        let peer_urls = format!("--peer-urls={}", member.peer_url());
+        // Every second one by way of a learner that is promoted when it has caught up.
+        let learner = n % 2 == 0;
+        let mut add = vec!["member", "add", &member.name, &peer_urls];
+        if learner {
+            add.push("--learner");
+        }
+        let told = ctl(first, &add);
+        assert!(
+            told.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""),
+            "{told}"
+        );
+        assert_eq!(listed(first)[""].1, false, "not started yet");
+        cluster.start_member(&program, member, &all[..=n], "existing");
+        eventually(PATIENCE, "the new member has published itself", || {
+            listed(first).get(&member.name).is_some_and(|m| m.1)
+        });
+        if learner {
+            let id = listed(first)[&member.name].0.clone();
+            assert!(listed(first)[&member.name].2);
+            let refused = try_ctl(&member.endpoint(), &["put", "k", "v"]);
+            let refused = refused.expect_err("a learner takes no writes");
+            assert!(
+                refused.contains("rpc not supported for learner"),
+                "{refused}"
+            );
+            eventually(PATIENCE, "the learner is promoted", || {
+                try_ctl(first, &["member", "promote", &id]).is_ok()
+            });
+        }
+        eventually(PATIENCE, "the new member serves", || {
+            try_ctl(&member.endpoint(), &["put", "hello", &member.name]).is_ok()
+        });
+    }
+    // The oldest go first, the leader among them.
+    for n in 0..4 {
+        let last = &endpoints[4];
+        let id = listed(last)[&all[n].name].0.clone();
+        eventually(PATIENCE, "the removal is safe", || {
+            try_ctl(last, &["member", "remove", &id]).is_ok()
+        });
+        eventually(PATIENCE, "the removed member ends", || {
+            cluster.ended(n).is_some()
+        });
+        let end = cluster.ended(n).expect("it has ended");
+        assert_eq!(
+            end.code(),
+            Some(0),
+            "as etcd's: starting it again is of no use"
+        );
+        eventually(PATIENCE, "the others serve", || {
+            try_ctl(last, &["put", "bye", &all[n].name]).is_ok()
+        });
+    }
+    let acknowledged = writer.stop();
+    assert!(acknowledged > 20, "only {acknowledged} puts went through");
+    let last = &endpoints[4];
+    assert_eq!(listed(last).len(), 1);
+    let keys = ctl(last, &["get", "w/", "--prefix", "--keys-only"]);
+    let keys = keys.lines().filter(|l| !l.is_empty()).count() as u64;
+    assert!(
+        keys >= acknowledged,
+        "{keys} of {acknowledged} acknowledged puts are there"
+    );
+    // A removed member finds out at its restart too.
+    cluster.start_member(&program, &all[3], &all, "existing");
+    let again = 5;
+    eventually(PATIENCE, "the removed member ends again", || {
+        cluster.ended(again).is_some()
+    });
+    let end = cluster.ended(again).expect("it has ended");
+    assert_eq!(end.code(), Some(0));
+}
+
+/// Every line that must not depend on who answers: without ids, times and clients' own words.
+fn refusals(program: &Program) -> Vec<String> {
+    let members = Member::on_free_ports(1);
+    let cluster = StoreCluster::start(program, &members);
+    let endpoint = members[0].endpoint();
+    let own = listed(&endpoint)["m1"].0.clone();
+    let mine = format!("--peer-urls={}", members[0].peer_url());
+    let commands: &[&[&str]] = &[
+        &["member", "remove", &own],
+        &["member", "remove", "abcdef"],
+        &["member", "promote", &own],
+        &["member", "promote", "abcdef"],
+        &[
+            "member",
+            "update",
+            "abcdef",
+            "--peer-urls=http://127.0.0.1:9",
+        ],
+        &["member", "add", "x", &mine],
+        &["member", "add", "x", "--peer-urls=http://127.0.0.1"],
+        &[
+            "member",
+            "add",
+            "x",
+            "--learner",
+            "--peer-urls=http://127.0.0.1:9",
+        ],
+        &[
+            "member",
+            "add",
+            "y",
+            "--learner",
+            "--peer-urls=http://127.0.0.1:10",
+        ],
+        &["move-leader", "abcdef"],
+        &["move-leader", &own],
+    ];
+    let mut told = Vec::new();
+    for command in commands {
+        let answer = match try_ctl(&endpoint, command) {
+            Ok(_) => "done".to_owned(),
+            Err(error) => {
+                let last = error.lines().last().unwrap_or_default();
+                last.rsplit("desc = ")
+                    .next()
+                    .unwrap_or(last)
+                    .trim_end_matches('"')
+                    .to_owned()
+            }
+        };
+        told.push(format!(
+            "{}: {answer}",
+            command
+                .join(" ")
+                .replace(&own, "OWN")
+                .replace(&mine, "MINE")
+        ));
+    }
+    drop(cluster);
+    told
+}
+
+#[test]
+fn changes_of_members_are_refused_in_etcds_words() {
+    let (etcd, barque) = (refusals(&Program::etcd()), refusals(&Program::barque()));
+    assert_eq!(barque, etcd);
+}
