@@ -313,7 +313,7 @@ impl StoreFlags {
             guards: barque_store_consensus::Guards::default(),
             engine: self.storage_engine,
             value_cache_bytes: self.value_cache_bytes,
-            images: Default::default(),
+            ..Config::default()
         };
         Ok((config, net))
     }

@@ -19,6 +19,8 @@ pub struct Timing {
     pub election: Duration,
     /// A follower refuses votes for this long after it heard its leader; openraft's `election_timeout_max`.
     pub lease: Duration,
+    /// Off only to show what guard 4 is for.
+    pub leads_by_acks: bool,
 }
 
 impl Timing {
@@ -27,6 +29,7 @@ impl Timing {
             heartbeat: config.heartbeat,
             election: config.election,
             lease: config.election / 2,
+            leads_by_acks: config.guards.leads_by_acks,
         }
     }
     /// Guard 2. A fifth more than the lease covers the rates of two clocks.
@@ -48,8 +51,11 @@ pub fn settings(config: &Config) -> Result<openraft::Config, StartError> {
         heartbeat_interval: heartbeat,
         election_timeout_min: millis(config.election / 4),
         election_timeout_max: max,
-        quorum_loss_probe_interval: Some(2 * max + heartbeat),
-        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: config
+            .guards
+            .quorum_loss_probe
+            .then_some(2 * max + heartbeat),
+        enable_pre_vote: Some(config.guards.pre_vote),
         // Guard 1: with the default a leader that lost its unsynced tail resumes its term and gives out log ids twice.
         enable_leader_restore: Some(!config.guards.no_leader_restore),
         snapshot_policy: SnapshotPolicy::Never,
@@ -103,6 +109,9 @@ pub fn leads_until<E: Env>(
     if alone(&metrics.membership_config) && alone(&metrics.committed_membership_config) {
         return Some(now + timing.lease);
     }
+    if !timing.leads_by_acks {
+        return Some(now + timing.lease);
+    }
     let acked = metrics.last_quorum_acked.as_ref()?;
     let until = acked.into_inner().0 + (timing.lease - timing.margin());
     (now < until).then_some(until)
@@ -142,6 +151,7 @@ mod tests {
             heartbeat: Duration::from_millis(heartbeat),
             election: Duration::from_millis(election),
             guards: Guards::default(),
+            log: Default::default(),
             restored: None,
             installed: false,
             images: Default::default(),

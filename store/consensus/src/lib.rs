@@ -56,22 +56,44 @@ pub async fn ask_members<E: Env>(
 pub use image::{Image, ImageRules, Offer, Piece, Pinned, Staged, Staging, Working};
 pub use integrity::{Ability, Fence, HashAt};
 
-/// Which of the safety guards are on. All are, except in the simulator's runs that prove what each is for.
+/// Which of the safety guards are on. All are, except in the simulator's runs that prove what each is for
+/// (`tests/sim/GUARDS.md`): no flag and no file switches one off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guards {
     /// Guard 1: a restarted leader does not resume its term.
     pub no_leader_restore: bool,
     /// Guard 2: after a start, 1.2 x lease without granting a vote or campaigning.
     pub vote_after_lease: bool,
+    /// Guard 3: whoever lost its leader asks whether it could win before it raises the term.
+    pub pre_vote: bool,
+    /// Guard 3: a leader that no quorum answers looks for another one.
+    pub quorum_loss_probe: bool,
+    /// Guard 4: leadership is the quorum's acknowledgement and not the server's state.
+    pub leads_by_acks: bool,
+    /// Guard 4: openraft never takes an answer for that to a later request.
+    pub answers_in_order: bool,
     /// Guard 5: a member whose data directory is not the one the cluster knows is not talked to.
     pub identity: bool,
+    /// Guard 6: a request is taken before its connection can fail, because openraft sleeps its backoff there.
+    pub input_first: bool,
+    /// Guard 8: what is proposed and not answered is bounded in bytes.
+    pub admission: bool,
+    /// Guard 10: nothing is persisted before this member's own log has it on disk.
+    pub log_before_rows: bool,
 }
 impl Default for Guards {
     fn default() -> Self {
         Guards {
             no_leader_restore: true,
             vote_after_lease: true,
+            pre_vote: true,
+            quorum_loss_probe: true,
+            leads_by_acks: true,
+            answers_in_order: true,
             identity: true,
+            input_first: true,
+            admission: true,
+            log_before_rows: true,
         }
     }
 }
@@ -99,6 +121,7 @@ pub struct Config {
     pub heartbeat: Duration,
     pub election: Duration,
     pub guards: Guards,
+    pub log: barque_store_wal::Options,
     /// Up to where the machine's state was restored from disk; `None`: it is empty, and the log is carried out from its
     /// beginning.
     pub restored: Option<Mark>,

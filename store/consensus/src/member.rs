@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use barque_store_env::{Env, Instant, Listener, Net, watch};
 use barque_store_state::{Command, Entry, LogIndex, MemberId, Outcome, wire};
-use barque_store_wal::{Options, Wal};
+use barque_store_wal::Wal;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{LinearizerOption, RaftMetrics, ServerState};
 use openraft_rt::WatchReceiver;
@@ -32,7 +32,9 @@ use crate::transport::serve::{self, Heard, Served};
 use crate::transport::wire::{ErrorBody, ForwardBody, ForwardReplyBody};
 use crate::transport::{Identity, Links, Patience};
 use crate::types::{Data, Reply, Types, log_index, outer, outer_of};
-use crate::{Config, Forwarded, Machine, Mark, Peer, ProposeError, StartError, View, limits};
+use crate::{
+    Config, Forwarded, Guards, Machine, Mark, Peer, ProposeError, StartError, View, limits,
+};
 
 pub type Raft<E> = openraft::Raft<Types<E>, Applier<E>>;
 
@@ -51,6 +53,7 @@ pub struct Inner<E: Env> {
     directories: Arc<Directories>,
     /// The term whose leadership this member has given away; 0 for none.
     pub(crate) given_away: AtomicU64,
+    guards: Guards,
     persisted: Persisted,
     persisted_upto: watch::Sender<Option<u64>>,
     pub(crate) changes: watch::Sender<View>,
@@ -86,7 +89,7 @@ impl<E: Env> Inner<E> {
             cause,
         })?;
         let log = |e: &dyn std::fmt::Display| StartError::Log(e.to_string());
-        let (wal, recovered) = Wal::<E>::open(disk, &config.dir, Options::default())
+        let (wal, recovered) = Wal::<E>::open(disk, &config.dir, config.log)
             .await
             .map_err(|e| log(&e))?;
         let store = LogStore::new(wal.clone(), recovered).map_err(|e| log(&e))?;
@@ -126,6 +129,7 @@ impl<E: Env> Inner<E> {
         let patience = Patience {
             connect: timing.lease,
             answer: timing.election,
+            guards: config.guards,
         };
         let links = Arc::new(Links::new(
             net,
@@ -174,9 +178,13 @@ impl<E: Env> Inner<E> {
             links,
             heard: heard.clone(),
             guard: vote_guard,
-            admission: Admission::new(limits::UNCOMMITTED_BYTES_MAX),
+            admission: Admission::new(match config.guards.admission {
+                true => limits::UNCOMMITTED_BYTES_MAX,
+                false => usize::MAX,
+            }),
             directories: directories.clone(),
             given_away: AtomicU64::new(0),
+            guards: config.guards,
             persisted,
             persisted_upto: watch::channel(None).0,
             changes,
@@ -403,6 +411,9 @@ impl<E: Env> Inner<E> {
         self.guard.refuses(E::now(), false)
     }
     pub async fn log_barrier(&self) -> Result<(), String> {
+        if !self.guards.log_before_rows {
+            return Ok(());
+        }
         log_store::barrier(&self.wal).await
     }
 

@@ -42,15 +42,16 @@ pub struct Memory<E: Env> {
 #[derive(Clone, Default)]
 struct Held {
     rows: BTreeMap<RowId, Bytes>,
+    /// Of `rows`, as a frame has them.
+    row_bytes: u64,
     meta: BTreeMap<String, Bytes>,
 }
 
 impl Held {
     fn bytes(&self) -> u64 {
-        let rows: u64 = self.rows.values().map(|row| row_len(row.len())).sum();
         let meta = self.meta.iter();
         let meta: usize = meta.map(|(name, value)| name.len() + value.len()).sum();
-        rows + meta as u64
+        self.row_bytes + meta as u64
     }
 
     fn scan(&self, from: RowId, max_rows: usize, max_bytes: usize) -> Vec<(RowId, Bytes)> {
@@ -204,10 +205,13 @@ impl<E: Env> Memory<E> {
         let mut held = self.rows.held.write();
         for (id, row) in batch.rows {
             self.last = Some(id);
+            held.row_bytes += row_len(row.len());
             held.rows.insert(id, row);
         }
         for id in batch.freed {
-            held.rows.remove(&id);
+            if let Some(row) = held.rows.remove(&id) {
+                held.row_bytes -= row_len(row.len());
+            }
         }
         for (name, value) in batch.meta {
             match value {

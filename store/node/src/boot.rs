@@ -180,7 +180,7 @@ pub(crate) async fn start<E: Env>(
         dir: rows.clone(),
         reason: with_advice(reason),
     };
-    let restored = persister::restore::<E>(config.engine, disk.clone(), &rows)
+    let restored = persister::restore::<E>(config.engine, disk.clone(), &rows, config.sizes.engine)
         .await
         .map_err(in_rows)?;
     let mut state = restored.state;
@@ -200,6 +200,7 @@ pub(crate) async fn start<E: Env>(
     let gate = Arc::new(Gate::new(config.space.quota_bytes));
     let depot = Arc::new(Depot::<E>::new(
         config.engine,
+        config.sizes.engine,
         disk.clone(),
         places,
         config.value_cache_bytes,
@@ -229,6 +230,7 @@ pub(crate) async fn start<E: Env>(
             heartbeat: config.heartbeat,
             election: config.election,
             guards: config.guards,
+            log: config.sizes.log,
             restored: restored.mark,
             installed: restored.installed,
             images: config.images,

@@ -82,6 +82,7 @@ pub struct Config {
     pub value_cache_bytes: u64,
     /// How much log is kept, and how states travel between members. The default is for everybody but tests.
     pub images: ImageRules,
+    pub sizes: Sizes,
 }
 
 impl Default for Config {
@@ -104,8 +105,16 @@ impl Default for Config {
             engine: barque_store_engine::Kind::default(),
             value_cache_bytes: barque_store_state::limits::VALUE_CACHE_BYTES,
             images: ImageRules::default(),
+            sizes: Sizes::default(),
         }
     }
+}
+
+/// Sizes that only tests change, so that what happens once in gigabytes happens within seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    pub log: barque_store_wal::Options,
+    pub engine: barque_store_engine::Options,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

@@ -87,9 +87,10 @@ pub(crate) async fn restore<E: Env>(
     kind: engine::Kind,
     disk: E::Disk,
     dir: &Path,
+    options: engine::Options,
 ) -> Result<Restored<E>, String> {
     let mut restoring = Restoring::default();
-    let opened = engine::open::<E>(kind, disk, dir, &mut restoring)
+    let opened = engine::open_with::<E>(kind, disk, dir, &mut restoring, options)
         .await
         .map_err(|e| e.to_string())?;
     put_together(opened.engine, restoring, &opened.meta)

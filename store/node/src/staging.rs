@@ -47,6 +47,7 @@ enum Slot<E: Env> {
 /// Where states are received, and where the persister finds the one to go on with.
 pub(crate) struct Depot<E: Env> {
     kind: engine::Kind,
+    sizes: engine::Options,
     disk: E::Disk,
     /// Held by whoever receives a state or exchanges the engine.
     places: tokio::sync::Mutex<Places<E::Disk>>,
@@ -61,6 +62,7 @@ pub(crate) struct Depot<E: Env> {
 impl<E: Env> Depot<E> {
     pub(crate) fn new(
         kind: engine::Kind,
+        sizes: engine::Options,
         disk: E::Disk,
         places: Places<E::Disk>,
         cache_bytes: u64,
@@ -68,6 +70,7 @@ impl<E: Env> Depot<E> {
     ) -> Self {
         Depot {
             kind,
+            sizes,
             disk,
             places: tokio::sync::Mutex::new(places),
             cache_bytes,
@@ -142,8 +145,9 @@ impl<E: Env> Depot<E> {
         }
         let opened = loop {
             let mut restoring = Restoring::default();
+            let (kind, disk) = (self.kind, self.disk.clone());
             let opened =
-                engine::open::<E>(self.kind, self.disk.clone(), &place, &mut restoring).await;
+                engine::open_with::<E>(kind, disk, &place, &mut restoring, self.sizes).await;
             match opened {
                 Ok(opened) => break (opened, restoring),
                 // It was perhaps never whole: it is only a part of what can be had again.

@@ -1,25 +1,59 @@
-//! The three members: starting and ending them, reaching them as a client does, and looking into them from outside.
+//! The members: starting and ending them, reaching them as a client does, and which end of a member is nobody's fault but
+//! the fault's.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Env, Instant};
-use barque_store_node::{Config, Status, Store};
-use barque_tests_checkers::{Claim, check_claims};
+use barque_store_node::{Config, Sizes, SpaceRules, Status, Store, ids};
+use barque_store_state::{MemberId, MemberInfo};
+use futures::future::Either;
 use parking_lot::Mutex;
 
 use crate::journal::Journal;
+use crate::look::Seen;
+use crate::plan::Plan;
 use crate::run::Options;
+use crate::truth::Truth;
 
-pub const MEMBERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+/// Machines that a run may use: those of the first cluster, and others that could join it later. Each has a name, a data
+/// directory and addresses from the start ([`Cluster::peer_url`]).
+pub const MACHINES: u32 = 7;
+
+/// Why a removed member's process ends.
+const REMOVED: &str = "it was removed from the cluster";
 
 /// How a member's process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Killed,
     PowerLoss,
+}
+
+/// What was done to a member's machine that may rightly end it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Its disk fails operations.
+    pub failing_disk: bool,
+    /// Bits of its files were flipped: it may refuse to start or stop, and must not come back for good.
+    pub flipped: bool,
+    /// Its disk was emptied: it must be refused.
+    pub wiped: bool,
+    /// Its disk is full: it may stop, and may be refused until there is room.
+    pub full: bool,
+}
+
+impl Condition {
+    fn excuses(self) -> bool {
+        self != Condition::default()
+    }
+    /// No repair brings this one back.
+    fn lasting(self) -> bool {
+        self.flipped || self.wiped
+    }
 }
 
 #[derive(Default)]
@@ -31,20 +65,32 @@ enum Life {
 }
 
 #[derive(Default)]
-struct Seen {
-    /// Who led each term.
-    leaders: BTreeMap<u64, NodeId>,
-    /// The state's hash at each applied index, and who had it first.
-    hashes: BTreeMap<u64, (u64, NodeId)>,
+struct Machine {
+    life: Life,
+    /// Counts starts, so that the end of an older process is not taken for the present one's.
+    starts: u64,
+    condition: Condition,
+    /// It ended for a lasting reason and stays away.
+    ruined: bool,
+    /// How many times its process has ended by itself.
+    ends: u64,
+    /// It was taken for a member that was to join; perhaps it did.
+    used: bool,
+    /// Its member id, and whom its flags name, if it joined later.
+    joined: Option<(MemberId, Vec<NodeId>)>,
+    /// It was removed from the cluster.
+    left: bool,
 }
 
 pub struct Cluster {
     pub options: Options,
+    pub plan: Plan,
     pub journal: Arc<Journal>,
-    pub heartbeat: Duration,
-    pub election: Duration,
-    lives: Mutex<BTreeMap<NodeId, Life>>,
-    seen: Mutex<Seen>,
+    pub truth: Arc<Truth>,
+    pub seen: Mutex<Seen>,
+    /// In the order they joined; the first cluster's to begin with.
+    members: Mutex<Vec<NodeId>>,
+    machines: Mutex<BTreeMap<NodeId, Machine>>,
     /// No more faults.
     calm: Mutex<bool>,
 }
@@ -59,23 +105,18 @@ pub enum Lost {
 }
 
 impl Cluster {
-    pub fn new(options: Options, journal: Arc<Journal>) -> Self {
-        // The pairs of flags the elections are tested at, the middle ones.
-        let (heartbeat, election) = [(20, 200), (50, 500), (100, 1_000)][sim::below(3) as usize];
+    pub fn new(options: Options, plan: Plan, journal: Arc<Journal>) -> Self {
+        let machines = (1..=MACHINES).map(|n| (NodeId(n), Machine::default()));
         Cluster {
             options,
+            truth: Arc::new(Truth::new(journal.clone())),
+            members: Mutex::new(plan.nodes()),
+            plan,
             journal,
-            heartbeat: Duration::from_millis(heartbeat),
-            election: Duration::from_millis(election),
-            lives: Mutex::new(MEMBERS.map(|node| (node, Life::Down)).into()),
             seen: Mutex::default(),
+            machines: Mutex::new(machines.collect()),
             calm: Mutex::new(false),
         }
-    }
-
-    /// How long a follower waits for a leader it has heard from.
-    pub fn lease(&self) -> Duration {
-        self.election / 2
     }
 
     pub fn calm_down(&self) {
@@ -85,36 +126,121 @@ impl Cluster {
         *self.calm.lock()
     }
 
-    fn config(&self, node: NodeId) -> Config {
-        let url = |n: NodeId| format!("http://{n}:2380");
+    /// All members, whatever became of them.
+    pub fn members(&self) -> Vec<NodeId> {
+        self.members.lock().clone()
+    }
+    /// Those that are not lost for good, and cannot become so by what was done to them.
+    pub fn sound(&self) -> Vec<NodeId> {
+        let machines = self.machines.lock();
+        let members = self.members();
+        let sound = |node: &NodeId| !machines[node].ruined && !machines[node].condition.lasting();
+        members.into_iter().filter(sound).collect()
+    }
+    pub fn any_member(&self) -> NodeId {
+        let members = self.members.lock();
+        members[sim::below(members.len() as u64) as usize]
+    }
+    /// The other members, in a random order.
+    pub fn others(&self, node: NodeId) -> Vec<NodeId> {
+        let mut others: Vec<NodeId> = self.members();
+        others.retain(|other| *other != node);
+        for i in (1..others.len()).rev() {
+            others.swap(i, sim::below(i as u64 + 1) as usize);
+        }
+        others
+    }
+
+    /// A machine that nothing was ever done with; it is taken.
+    pub fn unused(&self) -> Option<NodeId> {
+        let members = self.members();
+        let mut machines = self.machines.lock();
+        let free =
+            |(node, machine): &(&NodeId, &mut Machine)| !machine.used && !members.contains(node);
+        let (node, machine) = machines.iter_mut().find(free)?;
+        machine.used = true;
+        Some(*node)
+    }
+    /// It was certainly not added.
+    pub fn give_back(&self, node: NodeId) {
+        self.machine(node, |machine| machine.used = false);
+    }
+    /// The machine is the member with this id from now on; `all` were told when it was added.
+    pub fn joins(&self, node: NodeId, id: MemberId, all: &[MemberInfo]) {
+        let machines = (1..=MACHINES).map(NodeId);
+        let named = |n: &NodeId| {
+            all.iter()
+                .any(|m| m.peer_urls.contains(&Self::peer_url(*n)))
+        };
+        let named: Vec<NodeId> = machines.filter(named).collect();
+        self.machine(node, |machine| machine.joined = Some((id, named)));
+        self.members.lock().push(node);
+    }
+    /// It is no member any more, and its process ends by itself.
+    pub fn leaves(&self, node: NodeId) {
+        self.machine(node, |machine| machine.left = true);
+        self.members.lock().retain(|member| *member != node);
+    }
+    pub fn id(&self, node: NodeId) -> Option<MemberId> {
+        match &self.machines.lock()[&node].joined {
+            Some((id, _)) => Some(*id),
+            None => {
+                let token = format!("sim-{}", self.options.seed);
+                Some(ids::member_id(&[Self::peer_url(node)], &token))
+            }
+        }
+    }
+    fn machine(&self, node: NodeId, change: impl FnOnce(&mut Machine)) {
+        change(self.machines.lock().get_mut(&node).expect("a machine"));
+    }
+
+    pub fn peer_url(node: NodeId) -> String {
+        format!("http://{node}:2380")
+    }
+
+    pub fn config(&self, node: NodeId) -> Config {
+        let joined = self.machines.lock()[&node].joined.clone();
+        let joins = joined.is_some();
+        let named = joined.map_or_else(|| self.plan.nodes(), |(_, named)| named);
         Config {
+            joins,
             name: node.to_string(),
             data_dir: "/var/lib/barque".into(),
             cluster_token: format!("sim-{}", self.options.seed),
             listen_peer: "0.0.0.0:2380".into(),
             advertise_client_urls: vec![format!("http://{node}:2379")],
-            initial_cluster: MEMBERS.map(|n| (n.to_string(), vec![url(n)])).into(),
-            heartbeat: self.heartbeat,
-            election: self.election,
+            initial_cluster: named
+                .into_iter()
+                .map(|n| (n.to_string(), vec![Self::peer_url(n)]))
+                .collect(),
+            heartbeat: self.plan.heartbeat,
+            election: self.plan.election,
             progress_interval: Duration::from_secs(1),
-            space: barque_store_node::SpaceRules::default(),
+            space: SpaceRules::default(),
             guards: self.options.guards,
-            engine: Default::default(),
-            // Next to nothing: reads go to the engine.
-            value_cache_bytes: 2 << 10,
-            ..Default::default()
+            engine: self.plan.engine,
+            value_cache_bytes: self.plan.value_cache_bytes,
+            sizes: Sizes {
+                log: self.plan.log,
+                engine: self.plan.engine_sizes,
+            },
+            images: self.plan.images,
+            ..Config::default()
         }
     }
 
-    /// Starts the member's process, if it does not run.
+    /// Starts the member's process, if it does not run and is not lost for good.
     pub fn start(self: &Arc<Self>, node: NodeId) {
-        {
-            let mut lives = self.lives.lock();
-            match &lives[&node] {
-                Life::Down => lives.insert(node, Life::Starting),
-                Life::Starting | Life::Up(_) => return,
-            };
-        }
+        let number = {
+            let mut machines = self.machines.lock();
+            let machine = machines.get_mut(&node).expect("one of the machines");
+            if !matches!(machine.life, Life::Down) || machine.ruined || machine.left {
+                return;
+            }
+            machine.life = Life::Starting;
+            machine.starts += 1;
+            machine.starts
+        };
         if !sim::is_powered(node) {
             sim::power_on(node);
         }
@@ -122,29 +248,83 @@ impl Cluster {
         let cluster = self.clone();
         sim::spawn_on(node, "member", async move {
             let config = cluster.config(node);
-            let store = match Store::start(config, sim::disk(node), sim::net(node)).await {
-                Ok(store) => store,
-                Err(e) => {
-                    return cluster
-                        .journal
-                        .violation(format!("{node} cannot start: {e}"));
+            let why = match Store::start(config, sim::disk(node), sim::net(node)).await {
+                Err(e) => format!("cannot start: {e}"),
+                Ok(store) => {
+                    let revision = store.revision().0;
+                    let up = format!("up at revision {revision}");
+                    cluster.journal.event(node, up);
+                    cluster.came_up(node, number, &store);
+                    let (failed, removed) = (pin!(store.failed()), pin!(store.removed()));
+                    match futures::future::select(failed, removed).await {
+                        Either::Left((why, _)) => why,
+                        Either::Right(_) => {
+                            store.shutdown().await;
+                            REMOVED.to_owned()
+                        }
+                    }
                 }
             };
-            let revision = store.revision();
-            cluster
-                .journal
-                .event(node, format!("up at revision {}", revision.0));
-            cluster.lives.lock().insert(node, Life::Up(store.clone()));
-            // No fault of a run is a reason to give up: disks stall but do not fail.
-            let why = store.failed().await;
-            cluster.journal.violation(format!("{node} stopped: {why}"));
+            // A process cannot clear away what is left of itself.
+            sim::spawn_on(sim::HARNESS, "undertaker", async move {
+                cluster.ended(node, number, &why);
+            });
         });
+    }
+
+    fn came_up(self: &Arc<Self>, node: NodeId, number: u64, store: &Store<SimEnv>) {
+        let mut machines = self.machines.lock();
+        let machine = machines.get_mut(&node).expect("one of the machines");
+        assert_eq!(machine.starts, number, "two processes of one member");
+        machine.life = Life::Up(store.clone());
+        drop(machines);
+        self.truth.tap(node, store);
+    }
+
+    /// The member's process has ended by itself. That is right only after some faults.
+    fn ended(&self, node: NodeId, number: u64, why: &str) {
+        let (condition, starting) = {
+            let mut machines = self.machines.lock();
+            let machine = machines.get_mut(&node).expect("one of the machines");
+            if machine.starts != number || matches!(machine.life, Life::Down) {
+                return;
+            }
+            machine.ends += 1;
+            (machine.condition, matches!(machine.life, Life::Starting))
+        };
+        if why == REMOVED {
+            self.journal.event(node, "✗ ends: it was removed");
+            self.end(node, End::Killed);
+            return self.leaves(node);
+        }
+        if !condition.excuses() {
+            return self.journal.violation(format!("{node} stopped: {why}"));
+        }
+        self.journal.event(node, format!("✗ ends: {why}"));
+        self.journal.count(|c| c.ended += 1);
+        self.end(node, End::Killed);
+        // What a start refuses is refused for good; what a running member meets, the next start decides on.
+        if condition.wiped || (condition.lasting() && starting) {
+            self.ruin(node);
+        }
+    }
+
+    fn ruin(&self, node: NodeId) {
+        let mut machines = self.machines.lock();
+        let machine = machines.get_mut(&node).expect("one of the machines");
+        machine.ruined = true;
+        drop(machines);
+        self.journal.event(node, "is lost for good");
     }
 
     /// Ends the member's process, if it runs.
     pub fn end(&self, node: NodeId, how: End) {
-        let life = self.lives.lock().insert(node, Life::Down);
-        if matches!(life, Some(Life::Down)) {
+        let life = {
+            let mut machines = self.machines.lock();
+            let machine = machines.get_mut(&node).expect("one of the machines");
+            std::mem::take(&mut machine.life)
+        };
+        if matches!(life, Life::Down) {
             return;
         }
         match how {
@@ -161,8 +341,34 @@ impl Cluster {
         sim::enter(node, || drop(life));
     }
 
+    pub fn condition(&self, node: NodeId) -> Condition {
+        self.machines.lock()[&node].condition
+    }
+    pub fn set_condition(&self, node: NodeId, change: impl FnOnce(&mut Condition)) {
+        let mut machines = self.machines.lock();
+        change(&mut machines.get_mut(&node).expect("a machine").condition);
+    }
+    pub fn is_ruined(&self, node: NodeId) -> bool {
+        self.machines.lock()[&node].ruined
+    }
+    pub fn ends(&self, node: NodeId) -> u64 {
+        self.machines.lock()[&node].ends
+    }
+    pub fn starts(&self, node: NodeId) -> u64 {
+        self.machines.lock()[&node].starts
+    }
+    pub fn is_down(&self, node: NodeId) -> bool {
+        matches!(self.machines.lock()[&node].life, Life::Down)
+    }
+    /// Members that are lost, or may be.
+    pub fn doomed(&self) -> usize {
+        let machines = self.machines.lock();
+        let doomed = |m: &&Machine| m.ruined || m.condition.lasting();
+        machines.values().filter(doomed).count()
+    }
+
     pub fn store(&self, node: NodeId) -> Option<Store<SimEnv>> {
-        match &self.lives.lock()[&node] {
+        match &self.machines.lock()[&node].life {
             Life::Up(store) => Some(store.clone()),
             Life::Down | Life::Starting => None,
         }
@@ -177,7 +383,7 @@ impl Cluster {
     /// Who says that it leads.
     pub fn leader(&self) -> Option<NodeId> {
         let leads = |node: &NodeId| self.status(*node).is_some_and(|s| s.leads_until.is_some());
-        MEMBERS.into_iter().find(leads)
+        self.members().into_iter().find(leads)
     }
 
     /// A client's request to a member: travels there, is carried out in the member's process, and its answer travels
@@ -204,66 +410,9 @@ impl Cluster {
         sim::sleep(travel()).await;
         Ok(answer)
     }
-
-    /// Looks at all members at this instant: at most one holds the lease, a term has one leader, and equal logs gave
-    /// equal states.
-    pub fn inspect(&self) {
-        let now = sim::elapsed();
-        let mut claims = Vec::new();
-        for node in MEMBERS {
-            let Some(store) = self.store(node) else {
-                continue;
-            };
-            let status = sim::enter(node, || store.status());
-            if let Some(until) = status.leads_until {
-                let claim = Claim {
-                    member: u64::from(node.0),
-                    term: status.term,
-                    until: sim::virtual_time(node, until).as_nanos() as u64,
-                };
-                claims.push(claim);
-                self.led(node, status.term);
-            }
-            let (applied, hash) = store.whole_hash();
-            let mut seen = self.seen.lock();
-            let (first, by) = *seen.hashes.entry(applied.0).or_insert((hash, node));
-            if first != hash {
-                drop(seen);
-                self.journal.violation(format!(
-                    "states differ at index {}: {by} had {first:016x}, {node} has {hash:016x}",
-                    applied.0
-                ));
-            }
-        }
-        if let Err(two) = check_claims(now.as_nanos() as u64, &claims) {
-            self.journal.violation(format!("two lease holders: {two}"));
-        }
-    }
-
-    fn led(&self, node: NodeId, term: u64) {
-        let mut seen = self.seen.lock();
-        match seen.leaders.get(&term) {
-            None => {
-                seen.leaders.insert(term, node);
-                self.journal.count(|c| c.leaders += 1);
-                self.journal.event(node, format!("▲ leads term {term}"));
-            }
-            Some(other) if *other != node => {
-                let other = *other;
-                drop(seen);
-                self.journal
-                    .violation(format!("{other} and {node} both led term {term}"));
-            }
-            Some(_) => {}
-        }
-    }
 }
 
 /// The way between a client and a member.
 pub fn travel() -> Duration {
     sim::between(Duration::from_micros(50), Duration::from_millis(1))
-}
-
-pub fn any_member() -> NodeId {
-    MEMBERS[sim::below(MEMBERS.len() as u64) as usize]
 }

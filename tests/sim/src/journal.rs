@@ -1,7 +1,9 @@
-//! What happened in a run: one line per event, and the first violation.
+//! What happened in a run: one line per event, counts, and the first violation.
 
 use barque_store_env::sim;
 use parking_lot::Mutex;
+
+use crate::faults::{KINDS, Kind};
 
 /// What a run did, for its report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,10 +11,77 @@ pub struct Counts {
     pub operations: u64,
     pub acknowledged: u64,
     pub unknown: u64,
+    /// Linearizable reads by observers.
+    pub observed: u64,
+    pub transfers: u64,
     pub watch_events: u64,
     pub reconnects: u64,
+    /// Watches that a compaction ended.
+    pub compacted_watches: u64,
+    pub compactions: u64,
+    /// Hashes of one place that two members were asked for and that were equal.
+    pub equal_hashes: u64,
+    pub leases: u64,
+    pub renewals: u64,
+    pub expiries: u64,
     pub leaders: u64,
-    pub faults: u64,
+    /// Members that ended, or refused to start, as a fault demanded.
+    pub ended: u64,
+    /// Faults that fired, by kind.
+    pub faults: Fired,
+}
+
+/// How often each kind of fault fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fired(pub [u64; KINDS]);
+impl Default for Fired {
+    fn default() -> Self {
+        Fired([0; KINDS])
+    }
+}
+
+impl Counts {
+    pub fn all_faults(&self) -> u64 {
+        self.faults.0.iter().sum()
+    }
+    pub fn add(&mut self, other: &Counts) {
+        let Counts {
+            operations,
+            acknowledged,
+            unknown,
+            observed,
+            transfers,
+            watch_events,
+            reconnects,
+            compacted_watches,
+            compactions,
+            equal_hashes,
+            leases,
+            renewals,
+            expiries,
+            leaders,
+            ended,
+            faults,
+        } = other;
+        self.operations += operations;
+        self.acknowledged += acknowledged;
+        self.unknown += unknown;
+        self.observed += observed;
+        self.transfers += transfers;
+        self.watch_events += watch_events;
+        self.reconnects += reconnects;
+        self.compacted_watches += compacted_watches;
+        self.compactions += compactions;
+        self.equal_hashes += equal_hashes;
+        self.leases += leases;
+        self.renewals += renewals;
+        self.expiries += expiries;
+        self.leaders += leaders;
+        self.ended += ended;
+        for (sum, more) in self.faults.0.iter_mut().zip(faults.0) {
+            *sum += more;
+        }
+    }
 }
 
 pub struct Journal {
@@ -59,6 +128,9 @@ impl Journal {
 
     pub fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.counts.lock());
+    }
+    pub fn fault(&self, kind: Kind) {
+        self.count(|c| c.faults.0[kind as usize] += 1);
     }
 
     pub fn counts(&self) -> Counts {

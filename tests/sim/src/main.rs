@@ -1,85 +1,91 @@
 //! The simulator's command line: run seeds, repeat one, show its events.
 
+use std::ops::Range;
 use std::process::ExitCode;
 
-use barque_store_consensus::Guards;
-use barque_tests_sim::{Batch, Options, run_seeds};
-use clap::{ArgAction, Parser, ValueEnum};
+use barque_tests_sim::{Batch, Options, guards, run_seeds};
+use clap::Parser;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Switch {
-    On,
-    Off,
-}
-
-/// Runs three members of the store on simulated machines under faults, and judges what clients saw.
+/// Runs members of the store on simulated machines under faults, and judges what clients saw.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The first seed.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How many seeds, from the first on.
-    #[arg(short = 'n', long, default_value_t = 1)]
-    count: u64,
+    /// One seed, with one line per event.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// The seeds from A on, before B, with one line each.
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    seeds: Option<Range<u64>>,
+    /// How many seeds, from --seed or 1 on, instead of --seeds.
+    #[arg(short = 'n', long, conflicts_with = "seeds")]
+    count: Option<u64>,
     /// Virtual seconds under faults, per seed.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Off: a restarted leader resumes its term.
-    #[arg(long, value_enum, default_value_t = Switch::On)]
-    guard1: Switch,
-    /// Off: a restarted member votes at once.
-    #[arg(long, value_enum, default_value_t = Switch::On)]
-    guard2: Switch,
+    /// So many members, instead of what each seed draws.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
+    members: Option<u32>,
+    /// Switches a guard off.
+    #[arg(long, value_name = "GUARD", value_parser = clap::builder::PossibleValuesParser::new(guards::names()))]
+    without: Vec<String>,
     /// Run each seed twice and compare the traces.
     #[arg(long)]
     twice: bool,
     /// Go on after a failing seed.
     #[arg(long)]
     keep_going: bool,
-    /// Threads; one for each processor when not given.
+    /// Seeds run at a time; one for each processor when not given.
+    #[arg(short, long)]
+    jobs: Option<usize>,
+    /// Begin no further seed after so many real seconds.
     #[arg(long)]
-    threads: Option<usize>,
-    /// One line per event.
-    #[arg(short, long, action = ArgAction::SetTrue)]
+    time_limit: Option<u64>,
+    /// One line per event, also for several seeds.
+    #[arg(short, long)]
     verbose: bool,
+    /// No line per seed.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let parts = text.split_once("..");
+    let number = |part: &str| part.parse::<u64>().ok();
+    match parts.and_then(|(from, to)| Some((number(from)?, number(to)?))) {
+        Some((from, to)) if from < to => Ok(from..to),
+        _ => Err("should look like 1..1000".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let from = args.seed.unwrap_or(1);
+    let seeds = (args.seeds.clone()).unwrap_or(from..from + args.count.unwrap_or(1));
+    let one = args.seed.is_some() && args.count.is_none();
+    let verbose = args.verbose || one;
+    let first = Options {
+        seed: seeds.start,
+        seconds: args.seconds,
+        guards: guards::without(args.without.iter().map(String::as_str))
+            .expect("clap has checked the names"),
+        members: args.members,
+        verbose,
+    };
+    let mut batch = Batch::new(first, seeds.end - seeds.start);
     // Events of several seeds at once would be no story.
-    let threads = if args.verbose {
+    batch.jobs = if verbose {
         1
     } else {
-        args.threads.unwrap_or(cores)
+        args.jobs.unwrap_or(batch.jobs)
     };
-    let outcome = run_seeds(Batch {
-        first: Options {
-            seed: args.seed,
-            seconds: args.seconds,
-            guards: Guards {
-                no_leader_restore: args.guard1 == Switch::On,
-                vote_after_lease: args.guard2 == Switch::On,
-                ..Guards::default()
-            },
-            verbose: args.verbose,
-        },
-        count: args.count,
-        threads,
-        twice: args.twice,
-        stop_at: (!args.keep_going).then_some(""),
-    });
-    if args.count == 1 || args.verbose {
-        for report in &outcome.reports {
-            println!(
-                "seed {}: trace {:016x}, {:?}",
-                report.options.seed, report.trace, report.counts
-            );
-        }
-    }
+    batch.twice = args.twice;
+    batch.stop_at = (!args.keep_going).then_some("");
+    batch.time_limit = args.time_limit.map(std::time::Duration::from_secs);
+    batch.tell_each = !args.quiet;
+    let outcome = run_seeds(batch);
     for failure in &outcome.failures {
         println!("{failure}");
     }
+    print!("{}", outcome.fault_table());
     println!("{outcome}");
     if outcome.failures.is_empty() {
         ExitCode::SUCCESS

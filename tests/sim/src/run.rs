@@ -7,14 +7,15 @@ use barque_store_consensus::Guards;
 use barque_store_env::sim;
 use barque_tests_checkers::Searched;
 
-use crate::clients::{Client, PATIENCE_MAX, Told};
-use crate::cluster::{Cluster, MEMBERS};
+use crate::cluster::Cluster;
 use crate::faults;
-use crate::journal::{Counts, Journal};
+use crate::guards;
+use crate::journal::{Counts, HARNESS, Journal};
+use crate::plan::Plan;
 use crate::settle;
-use crate::watchers::{Wanted, Watcher};
+use crate::work::watchers::{Wanted, Watcher};
+use crate::work::{self, PATIENCE_MAX, Told};
 
-const CLIENTS: u64 = 6;
 /// How often the members are looked into.
 const INSPECT: Duration = Duration::from_millis(1);
 
@@ -24,6 +25,8 @@ pub struct Options {
     /// Virtual seconds under faults; healing comes on top.
     pub seconds: u64,
     pub guards: Guards,
+    /// So many members instead of what the seed draws.
+    pub members: Option<u32>,
     /// One line per event.
     pub verbose: bool,
 }
@@ -32,35 +35,34 @@ impl Options {
     pub fn new(seed: u64) -> Self {
         Options {
             seed,
-            seconds: 30,
+            seconds: 60,
             guards: Guards::default(),
+            members: None,
             verbose: false,
         }
     }
 
     /// The command that repeats the run and shows its events.
     pub fn command(&self) -> String {
-        let off = |flag, on| {
-            if on {
-                String::new()
-            } else {
-                format!(" --{flag} off")
-            }
-        };
-        format!(
-            "cargo run -p barque-tests-sim -- --seed {} --seconds {}{}{} -v",
-            self.seed,
-            self.seconds,
-            off("guard1", self.guards.no_leader_restore),
-            off("guard2", self.guards.vote_after_lease),
-        )
+        let mut command = format!(
+            "cargo run --release -p barque-tests-sim -- --seed {} --seconds {}",
+            self.seed, self.seconds
+        );
+        if let Some(members) = self.members {
+            command += &format!(" --members {members}");
+        }
+        for name in guards::off(&self.guards) {
+            command += &format!(" --without {name}");
+        }
+        command
     }
 }
 
 /// A run in which nothing was wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub options: Options,
+    pub plan: Plan,
     /// Equal for equal runs.
     pub trace: u64,
     pub polls: u64,
@@ -77,39 +79,48 @@ pub struct Failure {
     pub at: Duration,
     pub what: String,
     pub trace: u64,
+    pub counts: Counts,
 }
 
 /// Runs one seed on this thread.
 pub fn simulate(options: Options) -> Result<Report, Failure> {
     sim::run(options.seed, async move {
-        scenario(options).await.map_err(|what| Failure {
-            options,
-            at: sim::elapsed(),
-            what,
-            trace: sim::trace_hash(),
-        })
+        let journal = Arc::new(Journal::new(options.verbose));
+        let judged = scenario(options, journal.clone()).await;
+        let counts = journal.counts();
+        match judged {
+            Ok((plan, searched)) => Ok(Report {
+                options,
+                plan,
+                trace: sim::trace_hash(),
+                polls: sim::polls(),
+                virtual_time: sim::elapsed(),
+                counts,
+                searched,
+            }),
+            Err(what) => Err(Failure {
+                options,
+                at: sim::elapsed(),
+                what,
+                trace: sim::trace_hash(),
+                counts,
+            }),
+        }
     })
 }
 
-async fn scenario(options: Options) -> Result<Report, String> {
-    let journal = Arc::new(Journal::new(options.verbose));
-    let cluster = Arc::new(Cluster::new(options, journal.clone()));
-    let timing = (cluster.heartbeat, cluster.election);
-    journal.event(
-        crate::journal::HARNESS,
-        format!("heartbeat, election: {timing:?}"),
-    );
-    for node in MEMBERS {
+async fn scenario(options: Options, journal: Arc<Journal>) -> Result<(Plan, Searched), String> {
+    let plan = Plan::draw(&options);
+    journal.event(HARNESS, plan.to_string());
+    let cluster = Arc::new(Cluster::new(options, plan.clone(), journal.clone()));
+    for node in cluster.members() {
         let shows = sim::between(Duration::ZERO, Duration::from_secs(100_000));
         sim::set_clock(node, shows, sim::below(401) as i32 - 200);
         cluster.start(node);
     }
     let told = Arc::new(Told::default());
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|id| Client::new(id, cluster.clone(), told.clone()))
-        .map(|client| sim::spawn_on(sim::HARNESS, "client", client.run()))
-        .collect();
-    let watchers: Vec<_> = Wanted::several()
+    let clients = work::start(&cluster, &told);
+    let watchers: Vec<_> = Wanted::several(plan.work.watchers)
         .into_iter()
         .enumerate()
         .map(|(i, wanted)| Arc::new(Watcher::new(format!("w{i}"), wanted, cluster.clone())))
@@ -134,15 +145,17 @@ async fn scenario(options: Options) -> Result<Report, String> {
     let work = async {
         sim::sleep(Duration::from_secs(options.seconds)).await;
         cluster.calm_down();
-        journal.event(crate::journal::HARNESS, "calm");
-        let last = settle::converge(&cluster).await?;
+        journal.event(HARNESS, "calm");
+        settle::converge(&cluster).await?;
         // Their last requests run into their timeouts at most.
         for client in clients {
             client.await.map_err(|_| "a client died".to_owned())?;
         }
         // What they gave up may still be carried out, until its own deadline.
         sim::sleep(2 * PATIENCE_MAX).await;
-        let last = last.max(settle::converge(&cluster).await?);
+        settle::leases_end(&cluster).await?;
+        let last = settle::converge(&cluster).await?;
+        cluster.members_agree(&cluster.sound()).await?;
         settle::judge(&cluster, &told, &watchers, last).await
     };
     futures::pin_mut!(inspector, work);
@@ -156,15 +169,8 @@ async fn scenario(options: Options) -> Result<Report, String> {
             });
         }
     };
-    if let Some(what) = journal.violated() {
-        return Err(what);
+    match journal.violated() {
+        Some(what) => Err(what),
+        None => Ok((plan, searched)),
     }
-    Ok(Report {
-        options,
-        trace: sim::trace_hash(),
-        polls: sim::polls(),
-        virtual_time: sim::elapsed(),
-        counts: journal.counts(),
-        searched,
-    })
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::faults::Kind;
+use crate::journal::Counts;
 use crate::run::{Failure, Options, Report, simulate};
 
 /// What to run.
@@ -14,11 +16,30 @@ pub struct Batch {
     /// The first seed's options.
     pub first: Options,
     pub count: u64,
-    pub threads: usize,
+    pub jobs: usize,
     /// Each seed twice; the traces must be equal.
     pub twice: bool,
     /// No further seed is begun after a failure whose text contains this.
     pub stop_at: Option<&'static str>,
+    /// No further seed is begun after this real time.
+    pub time_limit: Option<Duration>,
+    /// One line per seed that has ended.
+    pub tell_each: bool,
+}
+
+impl Batch {
+    /// So many seeds with the same options, until one fails.
+    pub fn new(first: Options, count: u64) -> Self {
+        Batch {
+            first,
+            count,
+            jobs: std::thread::available_parallelism().map_or(1, usize::from),
+            twice: false,
+            stop_at: Some(""),
+            time_limit: None,
+            tell_each: false,
+        }
+    }
 }
 
 /// What came of it. Seeds in order.
@@ -27,6 +48,9 @@ pub struct Outcome {
     pub reports: Vec<Report>,
     pub failures: Vec<Failure>,
     pub took: Duration,
+    /// Real time of all seeds together: of the processors, if nothing else wanted them.
+    pub worked: Duration,
+    pub counts: Counts,
 }
 
 impl Outcome {
@@ -36,43 +60,71 @@ impl Outcome {
     pub fn seeds_per_minute(&self) -> f64 {
         self.seeds() as f64 * 60.0 / self.took.as_secs_f64().max(0.001)
     }
+    pub fn seeds_per_cpu_hour(&self) -> f64 {
+        self.seeds() as f64 * 3_600.0 / self.worked.as_secs_f64().max(0.001)
+    }
+
+    /// How often each fault fired, one line each.
+    pub fn fault_table(&self) -> String {
+        let line = |kind: Kind| {
+            let fired = self.counts.faults.0[kind as usize];
+            let runs = self.reports.iter().map(|r| &r.counts);
+            let runs = runs.chain(self.failures.iter().map(|f| &f.counts));
+            let runs = runs.filter(|c| c.faults.0[kind as usize] > 0).count();
+            format!("{:>20} {fired:>8} in {runs:>5} seeds\n", kind.name())
+        };
+        Kind::ALL.into_iter().map(line).collect()
+    }
 }
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let total = |count: fn(&Report) -> u64| self.reports.iter().map(count).sum::<u64>();
+        let c = &self.counts;
         write!(
             f,
-            "{} seeds, {} failed, {:.0} seeds per minute ({:.1} s); {} operations ({} unknown), {} writes acknowledged, \
-             {} watch events over {} connections, {} leaders, {} faults, {:.1} M polls",
+            "{} seeds, {} failed, {:.0} seeds per minute ({:.1} s), {:.0} per CPU-hour; {} operations ({} unknown), {} writes \
+             acknowledged, {} observed, {} transfers, {} watch events over {} connections ({} ended by compaction), \
+             {} compactions, {} equal hashes, {} leases ({} renewals, {} expired), {} leaders, {} ends, {} faults, {:.1} M polls",
             self.seeds(),
             self.failures.len(),
             self.seeds_per_minute(),
             self.took.as_secs_f64(),
-            total(|r| r.counts.operations),
-            total(|r| r.counts.unknown),
-            total(|r| r.counts.acknowledged),
-            total(|r| r.counts.watch_events),
-            total(|r| r.counts.reconnects),
-            total(|r| r.counts.leaders),
-            total(|r| r.counts.faults),
-            total(|r| r.polls) as f64 / 1e6,
+            self.seeds_per_cpu_hour(),
+            c.operations,
+            c.unknown,
+            c.acknowledged,
+            c.observed,
+            c.transfers,
+            c.watch_events,
+            c.reconnects,
+            c.compacted_watches,
+            c.compactions,
+            c.equal_hashes,
+            c.leases,
+            c.renewals,
+            c.expiries,
+            c.leaders,
+            c.ended,
+            c.all_faults(),
+            self.reports.iter().map(|r| r.polls).sum::<u64>() as f64 / 1e6,
         )
     }
 }
 
 /// Runs a seed; a panic inside it is its failure.
 fn run_one(options: Options, twice: bool) -> Result<Report, Failure> {
+    let failure = |what| Failure {
+        options,
+        at: Duration::ZERO,
+        what,
+        trace: 0,
+        counts: Counts::default(),
+    };
     let once = || {
         catch_unwind(AssertUnwindSafe(|| simulate(options))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            Err(Failure {
-                options,
-                at: Duration::ZERO,
-                what: format!("panicked: {}", text.unwrap_or_default()),
-                trace: 0,
-            })
+            Err(failure(format!("panicked: {}", text.unwrap_or_default())))
         })
     };
     let first = once();
@@ -83,12 +135,9 @@ fn run_one(options: Options, twice: bool) -> Result<Report, Failure> {
             Err(failure) => (failure.trace, 0),
         };
         if trace(&first) != trace(&second) {
-            return Err(Failure {
-                options,
-                at: Duration::ZERO,
-                what: format!("the same seed gave two runs: {first:?} and {second:?}"),
-                trace: 0,
-            });
+            return Err(failure(format!(
+                "the same seed gave two runs: {first:?} and {second:?}"
+            )));
         }
     }
     first
@@ -98,33 +147,59 @@ fn found(failures: &[Failure], text: &str) -> bool {
     failures.iter().any(|failure| failure.what.contains(text))
 }
 
+/// One seed's line.
+fn tell(result: &Result<Report, Failure>, took: Duration) {
+    match result {
+        Ok(r) => println!(
+            "seed {:>6} ok     {:>5.2} s  {:>6} acknowledged {:>4} faults {:>3} leaders  trace {:016x}  {}",
+            r.options.seed,
+            took.as_secs_f64(),
+            r.counts.acknowledged,
+            r.counts.all_faults(),
+            r.counts.leaders,
+            r.trace,
+            r.plan
+        ),
+        Err(f) => println!(
+            "seed {:>6} FAILED {:>5.2} s  {}",
+            f.options.seed,
+            took.as_secs_f64(),
+            f.what
+        ),
+    }
+}
+
 /// Runs the batch.
 pub fn run_seeds(batch: Batch) -> Outcome {
     let start = Instant::now();
     let next = AtomicU64::new(0);
     let (reports, failures) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let worked = Mutex::new(Duration::ZERO);
     std::thread::scope(|scope| {
-        for _ in 0..batch.threads.max(1) {
+        for _ in 0..batch.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    if batch
-                        .stop_at
-                        .is_some_and(|text| found(&failures.lock(), text))
-                    {
+                    let failed = |text| found(&failures.lock(), text);
+                    let late = |limit| start.elapsed() > limit;
+                    if batch.stop_at.is_some_and(failed) || batch.time_limit.is_some_and(late) {
                         return;
                     }
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     if n >= batch.count {
                         return;
                     }
-                    let seed = batch.first.seed + n;
-                    match run_one(
-                        Options {
-                            seed,
-                            ..batch.first
-                        },
-                        batch.twice,
-                    ) {
+                    let options = Options {
+                        seed: batch.first.seed + n,
+                        ..batch.first
+                    };
+                    let begun = Instant::now();
+                    let result = run_one(options, batch.twice);
+                    let took = begun.elapsed();
+                    *worked.lock() += took;
+                    if batch.tell_each {
+                        tell(&result, took);
+                    }
+                    match result {
                         Ok(report) => reports.lock().push(report),
                         Err(failure) => failures.lock().push(failure),
                     }
@@ -136,8 +211,16 @@ pub fn run_seeds(batch: Batch) -> Outcome {
         reports: reports.into_inner(),
         failures: failures.into_inner(),
         took: start.elapsed(),
+        worked: worked.into_inner(),
+        counts: Counts::default(),
     };
     outcome.reports.sort_by_key(|r| r.options.seed);
     outcome.failures.sort_by_key(|f| f.options.seed);
+    for report in &outcome.reports {
+        outcome.counts.add(&report.counts);
+    }
+    for failure in &outcome.failures {
+        outcome.counts.add(&failure.counts);
+    }
     outcome
 }

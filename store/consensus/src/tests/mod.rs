@@ -163,6 +163,7 @@ pub fn config(member: u64, peers: &[(u64, String)], dir: PathBuf) -> Config {
         heartbeat: Duration::from_millis(50),
         election: Duration::from_millis(500),
         guards: Guards::default(),
+        log: Default::default(),
         restored: None,
         installed: false,
         images: Default::default(),

@@ -400,3 +400,45 @@ fn guard_1_keeps_a_leader_from_giving_out_log_ids_twice() {
         );
     }
 }
+
+/// Of forty entries of 4 MiB, how many a leader takes whose followers have just gone.
+async fn taken_without_followers(guards: Guards) -> usize {
+    let cluster = boot_all_with(guards).await;
+    let leader = one_leader(&cluster).await;
+    for other in (1..=3).filter(|id| *id != leader.id.0) {
+        sim::partition(node(leader.id.0), node(other));
+    }
+    let value = Bytes::from(vec![0; 4 << 20]);
+    let mut taken = 0;
+    for _ in 0..40 {
+        let put = Put {
+            key: Bytes::from_static(b"big"),
+            value: value.clone(),
+            ..Put::default()
+        };
+        let entry = Entry {
+            time: ClusterTime(1),
+            commands: vec![Command::Put(put)],
+        };
+        let consensus = leader.consensus.clone();
+        let proposal = sim::spawn_on(node(leader.id.0), "propose", async move {
+            consensus.propose(entry).await
+        });
+        match SimEnv::timeout(MS, proposal).await {
+            Err(_) => taken += 1,
+            Ok(answer) => assert!(matches!(answer, Ok(Err(ProposeError::Busy))), "{answer:?}"),
+        }
+    }
+    taken
+}
+
+#[test]
+fn guard_8_a_leader_takes_no_more_than_it_can_hold() {
+    let off = Guards {
+        admission: false,
+        ..Guards::default()
+    };
+    assert_eq!(sim::run(61, taken_without_followers(off)), 40);
+    let taken = sim::run(61, taken_without_followers(Guards::default()));
+    assert_eq!(taken, crate::limits::UNCOMMITTED_BYTES_MAX / (4 << 20) - 1);
+}

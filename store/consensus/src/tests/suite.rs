@@ -1,23 +1,29 @@
 //! openraft's own suite of log storages, over the wal and real files, and what it leaves out: what a restart finds.
+//! And the suite once more, over a log that is closed and opened again after every change.
 //! Left out of the suite: the cases that make a snapshot, because none is made here: the engine is it (`store/node`).
 
+use std::fmt::Debug;
+use std::io;
+use std::ops::RangeBounds;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use barque_store_env::real::{RealDisk, RealEnv};
 use barque_store_env::{Env, watch};
-use barque_store_wal::{Options, Wal};
-use openraft::StorageError;
+use barque_store_wal::{Options, Wal, WalError};
 use openraft::entry::RaftEntry;
-use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{LogState, OptionalSend, StorageError};
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
 use crate::Machine;
 use crate::limits::READ_CHUNK_BYTES;
 use crate::log_store::LogStore;
 use crate::machine::{Applier, Persisted};
 use crate::pins::Pins;
-use crate::types::{Data, LogEntry, Payload, Types, Vote, log_id};
+use crate::types::{Data, LogEntry, LogId, Payload, Types, Vote, log_id};
 
 type C = Types<RealEnv>;
 type Store = LogStore<RealEnv>;
@@ -61,30 +67,160 @@ impl StoreBuilder<C, Store, Applier<RealEnv>, TempDir> for Free {
 }
 
 macro_rules! cases {
-    ($($case:ident)*) => {
+    ($builder:ident, $store:ty; $($case:ident)*) => {
         $(
-            let (_dir, store, machine) = Free.build().await.expect("a fresh log");
-            Suite::<C, Store, Applier<RealEnv>, Free, TempDir>::$case(store, machine)
+            let (_dir, store, machine) = $builder.build().await.expect("a fresh log");
+            Suite::<C, $store, Applier<RealEnv>, $builder, TempDir>::$case(store, machine)
                 .await
                 .unwrap_or_else(|e| panic!("{}: {e}", stringify!($case)));
         )*
     };
 }
+macro_rules! all_cases {
+    ($builder:ident, $store:ty) => {
+        cases! { $builder, $store;
+            last_membership_in_log_initial last_membership_in_log last_membership_in_log_multi_step
+            get_membership_initial get_membership_from_log_and_empty_sm get_membership_from_empty_log_and_sm
+            get_membership_from_log_le_sm_last_applied get_membership_from_log_gt_sm_last_applied_1
+            get_membership_from_log_gt_sm_last_applied_2
+            get_initial_state_without_init get_initial_state_with_state get_initial_state_last_log_gt_sm
+            save_vote get_log_entries limited_get_log_entries leader_bounded_stream entries_stream try_get_log_entry
+            log_reader_reads_new_entries initial_logs get_log_state get_log_id last_id_in_log
+            purge_logs_upto_0 purge_logs_upto_5
+            delete_logs_after_11 delete_logs_after_5 delete_logs_after_0 delete_logs_after_none
+            append_to_log
+        }
+    };
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn passes_openrafts_own_suite() {
-    cases! {
-        last_membership_in_log_initial last_membership_in_log last_membership_in_log_multi_step
-        get_membership_initial get_membership_from_log_and_empty_sm get_membership_from_empty_log_and_sm
-        get_membership_from_log_le_sm_last_applied get_membership_from_log_gt_sm_last_applied_1
-        get_membership_from_log_gt_sm_last_applied_2
-        get_initial_state_without_init get_initial_state_with_state get_initial_state_last_log_gt_sm
-        save_vote get_log_entries limited_get_log_entries leader_bounded_stream entries_stream try_get_log_entry
-        log_reader_reads_new_entries initial_logs get_log_state get_log_id last_id_in_log
-        purge_logs_upto_0 purge_logs_upto_5
-        delete_logs_after_11 delete_logs_after_5 delete_logs_after_0 delete_logs_after_none
-        append_to_log
+    all_cases!(Free, Store);
+}
+
+struct Restarting;
+
+/// A log that is closed and opened again after every change. Readers share it.
+#[derive(Clone)]
+struct Reopened {
+    open: Arc<Mutex<Option<(Store, Wal<RealEnv>)>>>,
+    dir: PathBuf,
+}
+
+impl Reopened {
+    async fn change<T>(&self, change: impl AsyncFnOnce(&mut Store) -> T) -> T {
+        let mut open = self.open.lock().await;
+        let (store, wal) = open.as_mut().expect("left open");
+        let out = change(store).await;
+        // What nobody waits for, such as a purge, is to be found again all the same.
+        let all = wal.append(Vec::new());
+        wal.durable(all).await.expect("durable");
+        *open = None;
+        *open = Some(reopen(&self.dir).await);
+        out
     }
+    async fn ask<T>(&self, ask: impl AsyncFnOnce(&mut Store) -> T) -> T {
+        let mut open = self.open.lock().await;
+        let (store, _) = open.as_mut().expect("left open");
+        ask(store).await
+    }
+}
+
+/// Opens the log; the lock of the one before goes with its writer.
+async fn reopen(dir: &Path) -> (Store, Wal<RealEnv>) {
+    // Small enough that the suite meets several segments.
+    let options = Options {
+        segment_bytes: 4 << 10,
+        ..Options::default()
+    };
+    for _ in 0..200 {
+        match Wal::<RealEnv>::open(RealDisk, &dir.join("log"), options).await {
+            Ok((wal, recovered)) => {
+                let store = LogStore::new(wal.clone(), recovered).expect("its records parse");
+                return (store, wal);
+            }
+            Err(WalError::Locked { .. }) => {
+                RealEnv::sleep(std::time::Duration::from_millis(2)).await;
+            }
+            Err(e) => panic!("the log does not open again: {e}"),
+        }
+    }
+    panic!("the log stays locked");
+}
+
+impl StoreBuilder<C, Reopened, Applier<RealEnv>, TempDir> for Restarting {
+    async fn build(&self) -> Result<(TempDir, Reopened, Applier<RealEnv>), StorageError<C>> {
+        let (dir, _, applier) = Free.build().await?;
+        let path = dir.path().join("again");
+        std::fs::create_dir(&path).expect("a directory");
+        let open = Arc::new(Mutex::new(Some(reopen(&path).await)));
+        Ok((dir, Reopened { open, dir: path }, applier))
+    }
+}
+
+impl RaftLogReader<C> for Reopened {
+    async fn try_get_log_entries<R>(&mut self, range: R) -> Result<Vec<LogEntry>, io::Error>
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let mut open = self.open.lock().await;
+        let (store, _) = open.as_mut().expect("left open");
+        store.try_get_log_entries(range).await
+    }
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        self.ask(async |store| store.read_vote().await).await
+    }
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        let mut open = self.open.lock().await;
+        let (store, _) = open.as_mut().expect("left open");
+        store.limited_get_log_entries(start, end).await
+    }
+}
+
+impl RaftLogStorage<C> for Reopened {
+    type LogReader = Self;
+    async fn get_log_state(&mut self) -> Result<LogState<C>, io::Error> {
+        let mut open = self.open.lock().await;
+        let (store, _) = open.as_mut().expect("left open");
+        store.get_log_state().await
+    }
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.change(async |store| store.save_vote(vote).await).await
+    }
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.change(async |store| store.save_committed(committed).await)
+            .await
+    }
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        self.ask(async |store| store.read_committed().await).await
+    }
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<C>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.change(async |store| store.append(entries, callback).await)
+            .await
+    }
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.change(async |store| store.truncate_after(last).await)
+            .await
+    }
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.change(async |store| store.purge(upto).await).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passes_the_suite_with_a_restart_after_every_change() {
+    all_cases!(Restarting, Reopened);
 }
 
 fn normal(term: u64, index: u64, bytes: usize) -> LogEntry {

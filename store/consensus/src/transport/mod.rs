@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use crate::directories::Directories;
 use crate::integrity::Abilities;
-use crate::limits;
 use crate::tasks::Tasks;
+use crate::{Guards, limits};
 
 pub mod call;
 pub mod frame;
@@ -44,6 +44,8 @@ pub struct Patience {
     pub connect: Duration,
     /// Unanswered calls or appends older than this end their connection.
     pub answer: Duration,
+    /// For the guards that live in an append session.
+    pub guards: Guards,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -118,10 +118,17 @@ where
     E: Env,
     S: Stream<Item = AppendEntriesRequest<Types<E>>> + OptionalSend + Unpin + 'static,
 {
+    let mut connected = None;
+    if !peer.patience.guards.input_first {
+        connected = Some(peer.connect(Lane::Append).await.map_err(unreachable)?);
+    }
     let Some(first) = input.next().await else {
         return Ok(futures::stream::empty().boxed());
     };
-    let (read, mut write) = peer.connect(Lane::Append).await.map_err(unreachable)?;
+    let (read, mut write) = match connected {
+        Some(connected) => connected,
+        None => peer.connect(Lane::Append).await.map_err(unreachable)?,
+    };
     let window = Arc::new(Window {
         free: Semaphore::new(limits::WINDOW_BYTES),
         unanswered: Mutex::default(),
@@ -150,6 +157,7 @@ where
         frames: read.frames().boxed(),
         window,
         patience: peer.patience.answer * 2,
+        in_order: peer.patience.guards.answers_in_order,
         alarm: None,
         cut,
         over: false,
@@ -166,6 +174,8 @@ struct Session<E: Env, W> {
     frames: BoxStream<'static, Result<Frame, FrameError>>,
     window: Arc<Window>,
     patience: Duration,
+    /// Off only to show what holding answers back is for.
+    in_order: bool,
     alarm: Option<(Instant, Sleep)>,
     /// Guard 11: while this stream may want them, openraft purges no entries.
     cut: Arc<Cut>,
@@ -247,7 +257,8 @@ impl<E: Env, W: Send> Stream for Session<E, W> {
                     if matching.is_some_and(|id| this.cut.leaves_behind(id.index)) {
                         return this.end(Err(broken("too far behind: it is to be sent the state")));
                     }
-                    if this.window.unanswered.lock().answered(*matching) {
+                    let now = this.window.unanswered.lock().answered(*matching);
+                    if now || !this.in_order {
                         return Poll::Ready(Some(answer));
                     }
                 }

@@ -18,6 +18,7 @@ use crate::{Disk, File, Open, ReadAt, Space};
 
 use super::fs::{Fs, Inode};
 use super::node::Death;
+use super::rng::Rng;
 use super::world::{Event, World, nanos, try_with, with};
 use super::{NodeId, sleep};
 
@@ -57,7 +58,23 @@ pub enum DiskOp {
     Write,
     /// fdatasync and directory syncs.
     Sync,
+    /// Directory syncs alone.
+    SyncDir,
+    /// Opening, listing, removing, renaming.
     Names,
+    /// Renames alone.
+    Rename,
+}
+
+impl DiskOp {
+    /// Whether a fault planted on this kind hits `op`.
+    fn covers(self, op: DiskOp) -> bool {
+        self == op
+            || matches!(
+                (self, op),
+                (DiskOp::Sync, DiskOp::SyncDir) | (DiskOp::Names, DiskOp::Rename)
+            )
+    }
 }
 
 /// An error planted in a disk.
@@ -99,6 +116,8 @@ struct Running {
 
 struct OpenFile {
     inode: Inode,
+    /// As it was opened; a rename does not change it.
+    path: PathBuf,
     writable: bool,
     /// Its `SimFile` is still there.
     held: bool,
@@ -116,7 +135,11 @@ struct Waiting {
 pub(super) struct DiskState {
     pub profile: DiskProfile,
     pub stalled_until: u64,
+    /// Files with this text in their path hang until then.
+    pub hanging: Option<(String, u64)>,
     pub fault: Option<DiskFault>,
+    /// Operations that a planted fault failed.
+    pub failures: u64,
     /// What `space` tells; nothing is taken from it by writing.
     pub space: Option<Space>,
     fs: Fs,
@@ -131,8 +154,9 @@ pub(super) struct DiskState {
 impl DiskState {
     fn fails(&mut self, op: DiskOp) -> io::Result<()> {
         match &mut self.fault {
-            Some(fault) if fault.on == op => {
+            Some(fault) if fault.on.covers(op) => {
                 if fault.after == 0 {
+                    self.failures += 1;
                     return Err(io::Error::new(fault.error, "planted disk error"));
                 }
                 fault.after -= 1;
@@ -140,6 +164,24 @@ impl DiskState {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Until when operations on this file complete no more.
+    fn held_until(&self, path: &Path) -> u64 {
+        let hanging = self.hanging.as_ref();
+        let here = hanging.filter(|(text, _)| path.to_string_lossy().contains(text.as_str()));
+        here.map_or(0, |(_, until)| *until).max(self.stalled_until)
+    }
+
+    /// Flips a bit of a stored byte, of any file with this text in its path.
+    pub fn flip(&mut self, rng: &mut Rng, within: &str) -> Option<(PathBuf, u64)> {
+        self.fs.flip(rng, within)
+    }
+
+    /// An empty file system, as of a new machine.
+    pub fn wipe(&mut self) {
+        assert!(self.open.is_empty(), "a disk is not wiped under its files");
+        self.fs = Fs::default();
     }
 
     fn number(&mut self) -> u64 {
@@ -232,8 +274,9 @@ impl World {
         let mut rng = self.rng.clone();
         let disk = &mut self.node(handle.node()).disk;
         let profile = disk.profile;
-        if disk.stalled_until > now {
-            let until = disk.stalled_until;
+        let file = disk.open.get(&handle);
+        let until = file.map_or(0, |file| disk.held_until(&file.path));
+        if until > now {
             self.schedule(until, Event::Disk(handle));
             return;
         }
@@ -255,7 +298,15 @@ impl World {
                 Kind::Len | Kind::Read(..) => DiskOp::Read,
                 _ => DiskOp::Write,
             };
-            let result = disk.fails(what).map(|()| match &kind {
+            let failed = disk.fails(what);
+            if let (Err(_), Kind::Write(offset, data) | Kind::WriteSync(offset, data)) =
+                (&failed, &kind)
+            {
+                // Some of it may have got there.
+                let done = rng.below(data.len() as u64 + 1) as usize;
+                disk.fs.write(inode, *offset, &data[..done]);
+            }
+            let result = failed.map(|()| match &kind {
                 Kind::Len => Value::Number(disk.fs.len(inode)),
                 Kind::Read(offset, len) => Value::Data(disk.fs.read(inode, *offset, *len).into()),
                 Kind::Write(offset, data) | Kind::WriteSync(offset, data) => {
@@ -307,6 +358,7 @@ impl World {
         if death == Death::PowerLoss {
             disk.fs.lose_power(&mut rng);
             disk.stalled_until = 0;
+            disk.hanging = None;
         }
         self.rng = rng;
     }
@@ -365,7 +417,7 @@ impl SimDisk {
         let life = with(|w| w.node(self.node).life);
         let profile = with(|w| w.node(self.node).disk.profile);
         let (low, high) = match op {
-            DiskOp::Sync => profile.sync,
+            DiskOp::Sync | DiskOp::SyncDir => profile.sync,
             _ => profile.names,
         };
         let time = with(|w| w.rng.between(nanos(low), nanos(high)));
@@ -410,6 +462,7 @@ impl Disk for SimDisk {
             let handle = Handle::new(node, d.number());
             let file = OpenFile {
                 inode,
+                path: path.to_owned(),
                 writable: how != Open::Read,
                 held: true,
                 running: None,
@@ -428,13 +481,13 @@ impl Disk for SimDisk {
         self.names(DiskOp::Names, |d| d.fs.list(dir)).await
     }
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.names(DiskOp::Names, |d| d.fs.rename(from, to)).await
+        self.names(DiskOp::Rename, |d| d.fs.rename(from, to)).await
     }
     async fn remove(&self, path: &Path) -> io::Result<()> {
         self.names(DiskOp::Names, |d| d.fs.remove(path)).await
     }
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.names(DiskOp::Sync, |d| d.fs.sync_dir(dir)).await
+        self.names(DiskOp::SyncDir, |d| d.fs.sync_dir(dir)).await
     }
 
     /// Takes no time: members ask all the while, and runs recorded before they did must stay what they were.

@@ -312,6 +312,35 @@ impl Fs {
         self.content(inode).sync_failing(rng);
     }
 
+    /// Flips a bit of a byte that stands on the platter, in a random file with this text in its path; says where.
+    pub fn flip(&mut self, rng: &mut Rng, within: &str) -> Option<(PathBuf, u64)> {
+        let mut sectors: Vec<(&PathBuf, Inode, u64)> = Vec::new();
+        for (path, entry) in &self.names {
+            let Entry::File(inode) = entry else { continue };
+            if path.to_string_lossy().contains(within) {
+                let file = &self.files[inode];
+                let clean = file.stored.keys().filter(|s| !file.dirty.contains(s));
+                sectors.extend(clean.map(|sector| (path, *inode, *sector)));
+            }
+        }
+        if sectors.is_empty() {
+            return None;
+        }
+        let (path, inode, sector) = sectors[rng.below(sectors.len() as u64) as usize];
+        let path = path.clone();
+        let file = self.content(inode);
+        let within_file = (file.len - sector * SECTOR).min(SECTOR);
+        let byte = rng.below(within_file);
+        let bit = 1 << rng.below(8);
+        for side in [&mut file.seen, &mut file.stored] {
+            let bytes = side
+                .entry(sector)
+                .or_insert_with(|| Arc::new([0; SECTOR as usize]));
+            Arc::make_mut(bytes)[byte as usize] ^= bit;
+        }
+        Some((path, sector * SECTOR + byte))
+    }
+
     /// Nothing is open any more: files without a name go.
     pub fn close_all(&mut self) {
         let named: BTreeSet<Inode> = self

@@ -20,6 +20,8 @@ mod rng;
 mod world;
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;
 
 pub use disk::{DiskFault, DiskOp, DiskProfile, SimDisk, SimFile, SimLock};
@@ -116,6 +118,14 @@ pub fn pause(node: NodeId, length: Duration) {
     });
 }
 
+/// Whether the machine stands still by [`pause`].
+pub fn is_paused(node: NodeId) -> bool {
+    with(|w| {
+        let now = w.now;
+        w.node(node).paused_until > now
+    })
+}
+
 // Time and chance.
 
 /// Virtual time since the run began.
@@ -202,6 +212,41 @@ pub fn stall_disk(node: NodeId, length: Duration) {
 pub fn fail_disk(node: NodeId, fault: Option<DiskFault>) {
     with(|w| w.node(node).disk.fault = fault);
 }
+/// Operations on open files with `text` in their path do not complete before `length` has passed, the others do: as if the
+/// log and the rows lay on two disks. A power loss ends it.
+pub fn hang_files(node: NodeId, text: &str, length: Duration) {
+    with(|w| {
+        let until = w.now.saturating_add(nanos(length));
+        w.node(node).disk.hanging = Some((text.to_owned(), until));
+    });
+}
+/// Whether the disk, or some of its files, hang.
+pub fn is_stalled(node: NodeId) -> bool {
+    with(|w| {
+        let now = w.now;
+        let disk = &w.node(node).disk;
+        let hanging = disk.hanging.as_ref().map_or(0, |(_, until)| *until);
+        disk.stalled_until.max(hanging) > now
+    })
+}
+/// How many operations planted faults have failed on this disk so far.
+pub fn disk_failures(node: NodeId) -> u64 {
+    with(|w| w.node(node).disk.failures)
+}
+/// Flips one bit of a byte that was synced, in a random file with `within` in its path, whether it is open or not. Says
+/// where; `None`: there is no such byte.
+pub fn flip_bit(node: NodeId, within: &str) -> Option<(std::path::PathBuf, u64)> {
+    with(|w| {
+        let mut rng = w.rng.clone();
+        let flipped = w.node(node).disk.flip(&mut rng, within);
+        w.rng = rng;
+        flipped
+    })
+}
+/// Empties a machine's file system; nothing may run on it.
+pub fn wipe_disk(node: NodeId) {
+    with(|w| w.node(node).disk.wipe());
+}
 /// What the disk tells of its room; `None`: as much as anybody wants. Writing does not change it.
 pub fn set_disk_space(node: NodeId, space: Option<crate::Space>) {
     with(|w| w.node(node).disk.space = space);
@@ -248,4 +293,13 @@ pub fn heal_all() {
 /// Resets every connection between the two, as a rebooted middlebox does.
 pub fn break_connections(a: NodeId, b: NodeId) {
     with(|w| w.net_break(a, b));
+}
+/// The connections of this moment between the two carry nothing any more, though neither end is told; new ones work. As
+/// behind a firewall that forgot its state.
+pub fn blacken_connections(a: NodeId, b: NodeId) {
+    with(|w| w.net_blacken(a, b));
+}
+/// `on` loses its connections with `other`, and `other` believes in them until it sends something: half-open ones.
+pub fn forget_connections(on: NodeId, other: NodeId) {
+    with(|w| w.net_forget(on, other));
 }

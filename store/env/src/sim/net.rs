@@ -38,6 +38,8 @@ pub struct Link {
     pub loss: f64,
     /// Chance that the connection breaks instead of carrying a segment.
     pub reset: f64,
+    /// Bytes per second of each connection; 0: no bound.
+    pub rate: u64,
 }
 
 impl Default for Link {
@@ -47,6 +49,7 @@ impl Default for Link {
             delay: (Duration::from_micros(100), Duration::from_micros(1_000)),
             loss: 0.0,
             reset: 0.0,
+            rate: 0,
         }
     }
 }
@@ -70,6 +73,8 @@ struct Pipe {
     /// An event for the first segment is scheduled. Otherwise a partition or a dead machine holds the flight.
     moving: bool,
     held_since: u64,
+    /// When a link with a bound rate has sent what was given to it.
+    free_at: u64,
     arrived: VecDeque<Bytes>,
     /// Bytes in flight and arrived but unread.
     unread: usize,
@@ -86,6 +91,8 @@ struct End {
     writing: bool,
     /// The connection broke, as this end knows.
     reset: bool,
+    /// Its kernel has forgotten the connection without a word to the other one.
+    forgotten: bool,
 }
 
 impl End {
@@ -95,6 +102,8 @@ impl End {
 }
 
 struct Connection {
+    /// Nothing of it arrives any more, and nobody says so.
+    black: bool,
     ends: [End; 2],
     /// By writing side.
     pipes: [Pipe; 2],
@@ -173,8 +182,10 @@ impl World {
             reading: true,
             writing: true,
             reset: false,
+            forgotten: false,
         };
         let connection = Connection {
+            black: false,
             ends: [end(client), end(server)],
             pipes: Default::default(),
         };
@@ -193,6 +204,14 @@ impl World {
         let (from, to) = (connection.ends[side].node, connection.ends[1 - side].node);
         let link = self.net.link(from, to);
         let mut at = self.now.saturating_add(self.net_delay(from, to));
+        if let (Segment::Data(data), true) = (&segment, link.rate > 0) {
+            let pipe = &self.net.connections[&id].pipes[side];
+            let begins = pipe.free_at.max(self.now);
+            let ends = begins + data.len() as u64 * 1_000_000_000 / link.rate;
+            at = at.saturating_add(ends - self.now);
+            let connection = self.net.connections.get_mut(&id).expect("looked up above");
+            connection.pipes[side].free_at = ends;
+        }
         if matches!(segment, Segment::Data(_)) {
             if self.rng.chance(link.reset) {
                 return self.net_reset(id);
@@ -225,7 +244,8 @@ impl World {
             return;
         };
         let (from, to) = (connection.ends[side].node, connection.ends[1 - side].node);
-        if !self.net_reaches(from, to) {
+        let black = connection.black;
+        if black || !self.net_reaches(from, to) {
             let connection = self.net.connections.get_mut(&id).expect("looked up above");
             let pipe = &mut connection.pipes[side];
             pipe.moving = false;
@@ -249,7 +269,7 @@ impl World {
             // Nobody reads there any more: TCP answers that with a reset. What was sent is gone.
             Segment::Data(data) => {
                 pipe.unread -= data.len();
-                answer_reset = !there.reset;
+                answer_reset = !there.reset || there.forgotten;
             }
             Segment::Fin => {
                 pipe.ended = true;
@@ -298,18 +318,50 @@ impl World {
         }
     }
 
-    pub fn net_break(&mut self, a: NodeId, b: NodeId) {
+    fn net_between(&self, a: NodeId, b: NodeId) -> Vec<ConnId> {
         let between = |c: &Connection| {
             let (x, y) = (c.ends[0].node, c.ends[1].node);
             (x, y) == (a, b) || (x, y) == (b, a)
         };
         let connections = self.net.connections.iter();
-        let ids: Vec<ConnId> = connections
+        connections
             .filter(|(_, c)| between(c))
             .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
+            .collect()
+    }
+
+    pub fn net_break(&mut self, a: NodeId, b: NodeId) {
+        for id in self.net_between(a, b) {
             self.net_reset(id);
+        }
+    }
+
+    /// Connections of now carry nothing any more; both ends believe in them. New ones work.
+    pub fn net_blacken(&mut self, a: NodeId, b: NodeId) {
+        for id in self.net_between(a, b) {
+            self.trace.note(id.0 ^ 0xb1ac_0000_0000_0000);
+            let connection = self.net.connections.get_mut(&id).expect("listed above");
+            connection.black = true;
+        }
+    }
+
+    /// One machine's kernel forgets its connections with another, which learns of it when it sends something.
+    pub fn net_forget(&mut self, on: NodeId, with: NodeId) {
+        let mut wake = Vec::new();
+        for id in self.net_between(on, with) {
+            self.trace.note(id.0 ^ 0xf049_0000_0000_0000);
+            let connection = self.net.connections.get_mut(&id).expect("listed above");
+            let side = usize::from(connection.ends[0].node != on);
+            let end = &mut connection.ends[side];
+            end.reset = true;
+            end.forgotten = true;
+            let arriving = &mut connection.pipes[1 - side];
+            arriving.arrived.clear();
+            wake.extend(arriving.reader.take());
+            wake.extend(connection.pipes[side].writer.take());
+        }
+        for waker in wake {
+            waker.wake();
         }
     }
 
@@ -319,7 +371,7 @@ impl World {
         for (id, connection) in &self.net.connections {
             for side in [0, 1] {
                 let pipe = &connection.pipes[side];
-                if !pipe.moving && !pipe.flight.is_empty() {
+                if !pipe.moving && !pipe.flight.is_empty() && !connection.black {
                     let (from, to) = (connection.ends[side].node, connection.ends[1 - side].node);
                     held.push((*id, side, from, to, pipe.held_since));
                 }

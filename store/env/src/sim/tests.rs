@@ -14,7 +14,7 @@ const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
 const MS: Duration = Duration::from_millis(1);
 
-async fn serve_echo(node: NodeId) {
+pub(super) async fn serve_echo(node: NodeId) {
     let mut listener = net(node).listen("0.0.0.0:7").await.unwrap();
     spawn_on(node, "accept", async move {
         while let Ok(conn) = listener.accept().await {
@@ -40,7 +40,7 @@ async fn read_exact(r: &mut SimRead, len: usize) -> io::Result<BytesMut> {
     Ok(buf)
 }
 
-async fn ping(r: &mut SimRead, w: &mut SimWrite, data: &'static [u8]) -> io::Result<()> {
+pub(super) async fn ping(r: &mut SimRead, w: &mut SimWrite, data: &'static [u8]) -> io::Result<()> {
     w.write_all(Bytes::from_static(data)).await?;
     assert_eq!(read_exact(r, data.len()).await?, data);
     Ok(())
@@ -356,7 +356,7 @@ fn bytes_arrive_in_order_whatever_the_pieces() {
             set_default_link(Link {
                 delay: (Duration::ZERO, 5 * MS),
                 loss: 0.05,
-                reset: 0.0,
+                ..Link::default()
             });
             let mut listener = net(N1).listen("n1:0").await.unwrap();
             let addr = listener.local_addr();

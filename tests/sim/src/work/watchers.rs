@@ -1,5 +1,5 @@
 //! Watching clients: each holds a stream at some member, loses it, and resumes at another by revision. Some read
-//! slowly.
+//! slowly. A compaction may end a watch; then another one begins behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +7,19 @@ use std::time::Duration;
 use barque_store_env::sim::{self, SimEnv};
 use barque_store_env::{Env, Task};
 use barque_store_node::Store;
-use barque_store_state::{Event, EventKind, KeyRange, Revision};
+use barque_store_state::{KeyRange, Revision};
 use barque_store_watch::{Delivery, WatchSpec};
 use barque_tests_checkers::{Delivered, Watched};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::clients::{Change, PREFIX};
-use crate::cluster::{Cluster, any_member};
+use super::registers::{PREFIX, key};
+use super::{bank, lessees};
+use crate::cluster::Cluster;
+use crate::truth::{Change, FIRST, change};
 
 /// Batches between a member and its client, as a socket's buffer holds some.
 const BUFFERED: usize = 4;
-
-/// The first revision that a write can have.
-pub const FIRST: u64 = 2;
 
 /// What a watcher wants.
 #[derive(Clone, Debug)]
@@ -45,22 +44,18 @@ impl Wanted {
             Wanted::Key(key) => change.key == *key,
         }
     }
-    /// The watchers of a run.
-    pub fn several() -> Vec<Wanted> {
-        vec![
+    /// The watchers of a run, the first so many.
+    pub fn several(count: u64) -> Vec<Wanted> {
+        let all = [
             Wanted::All,
             Wanted::Prefix(PREFIX),
-            Wanted::Key(format!("{PREFIX}1")),
-            Wanted::Prefix(PREFIX),
-        ]
-    }
-}
-
-pub fn change(event: &Event) -> Change {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Change {
-        key: text(&event.kv.key),
-        value: (event.kind == EventKind::Put).then(|| text(&event.kv.value)),
+            Wanted::Key(key(0)),
+            Wanted::Prefix(match sim::below(2) {
+                0 => bank::PREFIX,
+                _ => lessees::PREFIX,
+            }),
+        ];
+        all.into_iter().take(count as usize).collect()
     }
 }
 
@@ -84,7 +79,7 @@ pub fn stream(
         if let Err(e) = stream.create(None, spec) {
             panic!("a watch was refused: {e}");
         }
-        if SimEnv::random() % 2 == 0 {
+        if SimEnv::random().is_multiple_of(2) {
             stream.request_progress();
         }
         loop {
@@ -105,6 +100,8 @@ pub struct Watcher {
 }
 
 struct Seen {
+    /// What watches saw that a compaction ended, up to there.
+    before: Vec<Watched<Change>>,
     start: u64,
     delivered: Vec<Delivered<Change>>,
     /// Everything below has been seen; where the next stream begins.
@@ -114,6 +111,7 @@ struct Seen {
 impl Watcher {
     pub fn new(name: String, wanted: Wanted, cluster: Arc<Cluster>) -> Self {
         let seen = Mutex::new(Seen {
+            before: Vec::new(),
             start: FIRST,
             delivered: Vec::new(),
             next: FIRST,
@@ -130,33 +128,37 @@ impl Watcher {
         self.seen.lock().next
     }
 
-    pub fn watched(&self, complete_to: u64) -> Watched<Change> {
+    /// The watches of its life; the last one should have seen everything up to `complete_to`.
+    pub fn watched(&self, complete_to: u64) -> Vec<Watched<Change>> {
         let seen = self.seen.lock();
-        Watched {
+        let mut all = seen.before.clone();
+        all.push(Watched {
             name: self.name.clone(),
             start: seen.start,
             delivered: seen.delivered.clone(),
             complete_to,
-        }
+        });
+        all
     }
 
     /// Watches until the world ends.
     pub async fn run(self: Arc<Self>) {
         loop {
-            let node = any_member();
+            let node = self.cluster.any_member();
             let Some(store) = self.cluster.store(node) else {
                 sim::sleep(Duration::from_millis(20)).await;
                 continue;
             };
-            let next = self.next();
-            let mut batches = stream(node, store, self.wanted.range(), next);
+            let mut batches = stream(node, store, self.wanted.range(), self.next());
             let patience = sim::between(Duration::from_millis(200), Duration::from_secs(8));
             let leave = sim::elapsed() + patience;
             while let Some(left) = leave.checked_sub(sim::elapsed()) {
                 let Ok(Some(batch)) = SimEnv::timeout(left, batches.recv()).await else {
                     break;
                 };
-                self.take(batch);
+                if !self.take(node, batch) {
+                    break;
+                }
                 if sim::chance(0.01) && !self.cluster.is_calm() {
                     sim::sleep(sim::between(Duration::ZERO, Duration::from_secs(2))).await;
                 }
@@ -165,15 +167,15 @@ impl Watcher {
         }
     }
 
-    fn take(&self, batch: Vec<Delivery>) {
+    /// False: the stream is over.
+    fn take(&self, node: sim::NodeId, batch: Vec<Delivery>) -> bool {
         let mut seen = self.seen.lock();
+        let journal = &self.cluster.journal;
         for delivery in batch {
             match delivery {
                 Delivery::Created { .. } => {}
                 Delivery::Events { events, .. } => {
-                    self.cluster
-                        .journal
-                        .count(|c| c.watch_events += events.len() as u64);
+                    journal.count(|c| c.watch_events += events.len() as u64);
                     for of_one in events.chunk_by(|a, b| a.kv.mod_revision == b.kv.mod_revision) {
                         let revision = of_one[0].kv.mod_revision.0;
                         let changes = of_one.iter().map(|event| change(event)).collect();
@@ -189,13 +191,42 @@ impl Watcher {
                     });
                     seen.next = seen.next.max(revision.0 + 1);
                 }
-                other => {
-                    let name = &self.name;
-                    self.cluster
-                        .journal
-                        .violation(format!("{name} was told {other:?}"));
+                Delivery::Compacted {
+                    compact_revision, ..
+                } => {
+                    self.compacted(node, &mut seen, compact_revision.0);
+                    return false;
+                }
+                // The member is fenced, which is judged where it ends.
+                Delivery::Failed { .. } => return false,
+                other @ (Delivery::Canceled { .. } | Delivery::Refused { .. }) => {
+                    journal.violation(format!("{} was told {other:?}", self.name));
+                    return false;
                 }
             }
         }
+        true
+    }
+
+    /// Right only if what the watch wanted next was compacted, by somebody.
+    fn compacted(&self, node: sim::NodeId, seen: &mut Seen, to: u64) {
+        let (name, asked) = (&self.name, self.cluster.truth.compacted());
+        if seen.next >= to || to > asked {
+            self.cluster.journal.violation(format!(
+                "{node} ended {name}, which wanted {} next, for a compaction to {to}; {asked} was asked for",
+                seen.next
+            ));
+            return;
+        }
+        self.cluster.journal.count(|c| c.compacted_watches += 1);
+        let ended = Watched {
+            name: name.clone(),
+            start: seen.start,
+            delivered: std::mem::take(&mut seen.delivered),
+            complete_to: seen.next - 1,
+        };
+        seen.before.push(ended);
+        seen.start = to;
+        seen.next = to;
     }
 }
