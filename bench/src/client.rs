@@ -1,7 +1,9 @@
 //! A lean unary gRPC client on one HTTP/2 connection. The same for both sides, and cheap, so that it is the servers
 //! that are measured.
 //! Promise: a call succeeded only when `grpc-status` said 0 and the message was whole.
-//! Not here: retries, TLS, streams.
+//! Not here: retries, TLS, streams, what a failed call may have done (`fate`).
+
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
@@ -15,6 +17,9 @@ use crate::limits::{REQUEST, RESPONSE_BYTES_MAX};
 pub enum CallError {
     #[error("connecting to {addr}: {cause}")]
     Connect { addr: String, cause: std::io::Error },
+    /// Before the request's last byte was handed to the connection: no server has acted on it.
+    #[error("not sent: {0}")]
+    NotSent(h2::Error),
     #[error("http/2: {0}")]
     Http(#[from] h2::Error),
     #[error("http status {0}")]
@@ -23,8 +28,8 @@ pub enum CallError {
     Grpc { code: String, message: String },
     #[error("the response is not a gRPC message: {0}")]
     Malformed(&'static str),
-    #[error("no answer within {} s", REQUEST.as_secs())]
-    Timeout,
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
 }
 
 /// One connection.
@@ -51,7 +56,8 @@ impl Client {
             .initial_connection_window_size(1 << 20)
             .enable_push(false)
             .handshake(socket)
-            .await?;
+            .await
+            .map_err(CallError::NotSent)?;
         // Ends with the connection; its error reaches every caller through the streams.
         tokio::spawn(connection);
         Ok(Client {
@@ -71,27 +77,51 @@ impl Client {
         target: &Target,
         request: &impl Message,
     ) -> Result<R, CallError> {
-        let body = frame(request);
-        match tokio::time::timeout(REQUEST, self.exchange(target, body)).await {
-            Ok(Ok(message)) => R::decode(message).map_err(|_| CallError::Malformed("not protobuf")),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(CallError::Timeout),
-        }
+        let answer = self.exchange(target, frame(request), None);
+        decoded(tokio::time::timeout(REQUEST, answer).await, REQUEST)
     }
 
-    async fn exchange(&self, target: &Target, body: Bytes) -> Result<Bytes, CallError> {
-        let request = Request::builder()
+    /// The same with a deadline, of which the server is told as gRPC clients do. After it the stream is reset.
+    pub async fn call_within<R: Message + Default>(
+        &self,
+        target: &Target,
+        request: &impl Message,
+        deadline: Duration,
+    ) -> Result<R, CallError> {
+        let answer = self.exchange(target, frame(request), Some(deadline));
+        decoded(tokio::time::timeout(deadline, answer).await, deadline)
+    }
+
+    async fn exchange(
+        &self,
+        target: &Target,
+        body: Bytes,
+        deadline: Option<Duration>,
+    ) -> Result<Bytes, CallError> {
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(target.0.clone())
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .expect("these parts make a request");
-        let mut requests = self.requests.clone().ready().await?;
-        let (response, mut stream) = requests.send_request(request, false)?;
-        stream.send_data(body, true)?;
+            .header("te", "trailers");
+        if let Some(deadline) = deadline {
+            request = request.header("grpc-timeout", format!("{}m", deadline.as_millis()));
+        }
+        let request = request.body(()).expect("these parts make a request");
+        let ready = self.requests.clone().ready().await;
+        let mut requests = ready.map_err(CallError::NotSent)?;
+        let opened = requests.send_request(request, false);
+        let (response, mut stream) = opened.map_err(CallError::NotSent)?;
+        stream.send_data(body, true).map_err(CallError::NotSent)?;
         receive(response).await
     }
+}
+
+fn decoded<R: Message + Default>(
+    answer: Result<Result<Bytes, CallError>, tokio::time::error::Elapsed>,
+    deadline: Duration,
+) -> Result<R, CallError> {
+    let message = answer.map_err(|_| CallError::Timeout(deadline))??;
+    R::decode(message).map_err(|_| CallError::Malformed("not protobuf"))
 }
 
 fn frame(message: &impl Message) -> Bytes {
@@ -181,6 +211,7 @@ mod tests {
                 tokio::spawn(async move {
                     assert_eq!(request.uri().path(), "/etcdserverpb.KV/Put");
                     assert_eq!(request.headers()["content-type"], "application/grpc");
+                    let told = request.headers().get("grpc-timeout").cloned();
                     let mut body = request.into_body();
                     let mut bytes = BytesMut::new();
                     while let Some(data) = body.data().await {
@@ -188,6 +219,10 @@ mod tests {
                     }
                     let put = PutRequest::decode(&bytes[5..]).unwrap();
                     let status = String::from_utf8(put.key.to_vec()).unwrap();
+                    if status == "late" {
+                        assert_eq!(told.unwrap(), "50m");
+                        return std::future::pending().await;
+                    }
                     let response = http::Response::builder().status(200).body(()).unwrap();
                     let mut stream = respond.send_response(response, false).unwrap();
                     let answer = PutResponse {
@@ -240,6 +275,15 @@ mod tests {
             .await
             .unwrap_err();
         assert!(matches!(cut, CallError::Malformed(_)), "{cut}");
+        let deadline = Duration::from_millis(50);
+        let late = client
+            .call_within::<PutResponse>(&target, &put("late"), deadline)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(late, CallError::Timeout(after) if after == deadline),
+            "{late}"
+        );
     }
 
     #[tokio::test]

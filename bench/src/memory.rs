@@ -1,12 +1,11 @@
 //! The most memory a server ever held: while keys are written, overwritten, compacted, and read in full.
 
-use std::path::Path;
-
+use crate::Void;
 use crate::cluster::{Cluster, Side};
-use crate::find::{self, Asked, Programs};
-use crate::table::{Better, Table};
+use crate::find::Asked;
+use crate::setup::Bench;
+use crate::table::{Better, DEFAULT_FLAGS};
 use crate::work::{Keys, compact, read_all, write_all};
-use crate::{Void, machine};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -37,19 +36,15 @@ pub async fn run(args: &Args) -> Result<String, Void> {
     if args.keys == 0 {
         return Err(Void::Asked("--keys: at least 1".into()));
     }
-    let programs = find::programs(&args.asked).await?;
-    let machine = machine::describe(args.asked.dir.as_deref())?;
-    let home = args.asked.home()?;
+    let bench = Bench::new(&args.asked).await?;
     let mut sides = Vec::new();
     for side in [Side::Barque, Side::Etcd] {
-        let cluster = Cluster::start(side, programs.of(side), 1, home.path()).await?;
+        let cluster = bench.start(side, 1, &[]).await?;
         sides.push(peaks(args, cluster).await?);
     }
-    let small = home.path().join("small");
-    std::fs::create_dir(&small).map_err(Void::io("making a directory"))?;
     let cached = match args.value_cache_bytes {
         0 => None,
-        bytes => match with_cache(&programs, &small, bytes).await? {
+        bytes => match with_cache(&bench, bytes).await? {
             Ok(cluster) => Some(Ok(peaks(args, cluster).await?)),
             Err(why) => Some(Err(why)),
         },
@@ -60,7 +55,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
         "memory: {} keys of {} B ({live:.0} MiB of keys and values), written, overwritten once, compacted, read in full {} times; peak RSS (VmHWM)",
         args.keys, args.value, args.reads
     );
-    let mut table = Table::new(&what, &machine, &programs);
+    let mut table = bench.table(&what, DEFAULT_FLAGS);
     let (barque, etcd) = (sides[0], sides[1]);
     table.both(
         "MiB after writing",
@@ -101,27 +96,26 @@ fn keys(args: &Args) -> Keys {
 }
 
 /// Barque with a bounded cache of values, or why this one has no such flag.
-pub async fn with_cache(
-    programs: &Programs,
-    home: &Path,
-    bytes: u64,
-) -> Result<Result<Cluster, String>, Void> {
+pub async fn with_cache(bench: &Bench, bytes: u64) -> Result<Result<Cluster, String>, Void> {
     let flag = "--value-cache-bytes";
     let more = [flag.to_owned(), bytes.to_string()];
-    match Cluster::start_with(Side::Barque, &programs.barque, 1, home, &more).await {
+    match bench.start(Side::Barque, 1, &more).await {
         Ok(cluster) => Ok(Ok(cluster)),
         // Only the flag's refusal is an answer; any other failure voids the run.
         Err(Void::NotReady { log, .. })
             if log.contains("unexpected argument") && log.contains(flag) =>
         {
-            Ok(Err(format!("{} has no such flag", programs.barque_version)))
+            Ok(Err(format!(
+                "{} has no such flag",
+                bench.programs.barque_version
+            )))
         }
         Err(other) => Err(other),
     }
 }
 
 async fn peaks(args: &Args, cluster: Cluster) -> Result<Peaks, Void> {
-    let addr = cluster.addrs()[0].to_owned();
+    let addr = cluster.addr(0).to_owned();
     let failed = |e| cluster.load_error(e);
     let keys = keys(args);
     write_all(&addr, keys, 0).await.map_err(failed)?;

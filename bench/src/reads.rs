@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Side};
-use crate::find::{self, Asked};
+use crate::Void;
+use crate::cluster::Side;
+use crate::find::Asked;
 use crate::memory::with_cache;
-use crate::table::{Better, Table, median};
-use crate::work::{Keys, Reading, read, write_all};
-use crate::{Void, machine};
+use crate::setup::{Bench, fill, stop_each, turn};
+use crate::table::{Better, DEFAULT_FLAGS, median};
+use crate::work::{Keys, Reading, read};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -52,9 +53,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
         return Err(Void::Asked("--seconds: at most an hour".into()));
     }
-    let programs = find::programs(&args.asked).await?;
-    let machine = machine::describe(args.asked.dir.as_deref())?;
-    let home = args.asked.home()?;
+    let bench = Bench::new(&args.asked).await?;
     let keys = Keys {
         count: args.keys,
         value_bytes: args.value,
@@ -63,25 +62,23 @@ pub async fn run(args: &Args) -> Result<String, Void> {
     let mut clusters = Vec::new();
     for side in [Side::Barque, Side::Etcd] {
         let cluster = match args.value_cache_bytes.filter(|_| side == Side::Barque) {
-            Some(bytes) => match with_cache(&programs, home.path(), bytes).await? {
+            Some(bytes) => match with_cache(&bench, bytes).await? {
                 Ok(cluster) => cluster,
                 Err(why) => {
                     refused = Some(why);
-                    Cluster::start(side, programs.of(side), 1, home.path()).await?
+                    bench.start(side, 1, &[]).await?
                 }
             },
-            None => Cluster::start(side, programs.of(side), 1, home.path()).await?,
+            None => bench.start(side, 1, &[]).await?,
         };
-        write_all(cluster.addrs()[0], keys, 0)
-            .await
-            .map_err(|e| cluster.load_error(e))?;
+        fill(&cluster, keys).await?;
         clusters.push(cluster);
     }
     let what = format!(
         "reads: {} keys of {} B, {} clients in a closed loop, linearizable, medians of {} alternating rounds of {} s",
         args.keys, args.value, args.clients, args.rounds, args.seconds
     );
-    let mut table = Table::new(&what, &machine, &programs);
+    let mut table = bench.table(&what, DEFAULT_FLAGS);
     let rows = [
         (format!("one key of {} /s", args.hot), args.hot, 1),
         (format!("one key of all {} /s", args.keys), args.keys, 1),
@@ -105,9 +102,9 @@ pub async fn run(args: &Args) -> Result<String, Void> {
         };
         let mut rates = [Vec::new(), Vec::new()];
         for n in 0..args.rounds {
-            for which in if n % 2 == 0 { [0, 1] } else { [1, 0] } {
+            for which in turn(n, clusters.len()) {
                 let cluster = &clusters[which];
-                let rate = read(cluster.addrs()[0], reading, n as u64).await;
+                let rate = read(cluster.addr(0), reading, n as u64).await;
                 rates[which].push(rate.map_err(|e| cluster.load_error(e))?);
             }
         }
@@ -115,9 +112,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
         eprintln!("{name}: barque {barque:.0}, etcd {etcd:.0}");
         table.both(&name, barque, etcd, Better::More);
     }
-    for cluster in clusters {
-        cluster.stop().await?;
-    }
+    stop_each(clusters).await?;
     if let Some(why) = refused {
         table.note(&format!("Barque ran without --value-cache-bytes: {why}"));
     }

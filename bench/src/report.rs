@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::PutArgs;
 use crate::cluster::Side;
-use crate::find::Programs;
-use crate::machine::Machine;
 use crate::rounds::{Round, Section};
+use crate::setup::Bench;
+use crate::table::{DEFAULT_FLAGS, median};
 
 /// One figure of a round: its name, how it is read, and whether more is better.
 struct Figure {
@@ -39,16 +39,6 @@ const FIGURES: [Figure; 4] = [
         more_is_better: false,
     },
 ];
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 {
-        values[middle]
-    } else {
-        (values[middle - 1] + values[middle]) / 2.0
-    }
-}
 
 fn of(section: &Section, side: Side, figure: &Figure) -> f64 {
     let rounds = section.rounds.iter().filter(|round| round.side == side);
@@ -89,12 +79,8 @@ fn spread(section: &Section, figure: &Figure) -> (f64, f64) {
         })
 }
 
-pub fn markdown(
-    args: &PutArgs,
-    machine: &Machine,
-    programs: &Programs,
-    sections: &[Section],
-) -> String {
+pub fn markdown(args: &PutArgs, bench: &Bench, sections: &[Section]) -> String {
+    let programs = &bench.programs;
     let mut out = String::new();
     let mut line = |text: String| {
         writeln!(out, "{text}").expect("a String takes everything");
@@ -107,9 +93,9 @@ pub fn markdown(
         "medians of {} alternating rounds of {} s, after {} s of warm-up each",
         args.rounds, args.seconds, args.warm_up
     ));
-    line(format!("machine: {machine}"));
+    line(format!("machine: {}", bench.machine));
     line(format!(
-        "against each other: {} / {} (default flags, both up all the time)\n",
+        "against each other: {} / {} ({DEFAULT_FLAGS}, both up all the time)\n",
         programs.barque_version, programs.etcd_version
     ));
     line("| members | clients | | barque | etcd | barque is | rounds |".into());
@@ -134,7 +120,7 @@ pub fn markdown(
     out
 }
 
-pub fn json(machine: &Machine, programs: &Programs, sections: &[Section]) -> String {
+pub fn json(bench: &Bench, sections: &[Section]) -> String {
     let round = |round: &Round| {
         json!({
             "side": round.side.to_string(),
@@ -157,9 +143,9 @@ pub fn json(machine: &Machine, programs: &Programs, sections: &[Section]) -> Str
         })
     };
     let all = json!({
-        "machine": machine.to_string(),
-        "barque": programs.barque_version,
-        "etcd": programs.etcd_version,
+        "machine": bench.machine.to_string(),
+        "barque": bench.programs.barque_version,
+        "etcd": bench.programs.etcd_version,
         "sections": sections.iter().map(section).collect::<Vec<_>>(),
     });
     format!("{all:#}\n")
@@ -170,9 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_the_direction_of_ratios() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    fn the_direction_of_ratios() {
         let round = |side, puts_per_second, p50_us| Round {
             side,
             puts_per_second,

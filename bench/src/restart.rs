@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Side};
-use crate::find::{self, Asked};
-use crate::table::{Better, Table, median};
-use crate::work::{Keys, write_all, write_until_it_fails};
-use crate::{Void, machine};
+use crate::Void;
+use crate::find::Asked;
+use crate::setup::{Bench, Sides, fill, stop_each, turn};
+use crate::table::{Better, DEFAULT_FLAGS, median, most};
+use crate::work::{Keys, write_until_it_fails};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -35,35 +35,28 @@ pub async fn run(args: &Args) -> Result<String, Void> {
             "--keys, --kills and --load: more than nothing".into(),
         ));
     }
-    let programs = find::programs(&args.asked).await?;
-    let machine = machine::describe(args.asked.dir.as_deref())?;
-    let home = args.asked.home()?;
+    let bench = Bench::new(&args.asked).await?;
     let keys = Keys {
         count: args.keys,
         value_bytes: args.value,
     };
-    let mut clusters = Vec::new();
-    for side in [Side::Barque, Side::Etcd] {
-        let cluster = Cluster::start(side, programs.of(side), 1, home.path()).await?;
-        write_all(cluster.addrs()[0], keys, 0)
-            .await
-            .map_err(|e| cluster.load_error(e))?;
-        clusters.push(cluster);
+    let mut clusters = bench.start_each(Sides::both(), 1, &[]).await?;
+    for cluster in &clusters {
+        fill(cluster, keys).await?;
     }
     let mut away = [Vec::new(), Vec::new()];
     for n in 0..args.kills {
-        // Turned around each time.
-        for which in if n % 2 == 0 { [0, 1] } else { [1, 0] } {
+        for which in turn(n, clusters.len()) {
             let cluster = &mut clusters[which];
-            let addr = cluster.addrs()[0].to_owned();
+            let addr = cluster.addr(0).to_owned();
             let writers = tokio::spawn(async move { write_until_it_fails(&addr, keys).await });
             tokio::time::sleep(Duration::from_secs_f64(args.load)).await;
-            cluster.kill().await?;
+            cluster.member(0).kill().await?;
             let acknowledged = writers.await.expect("the writers do not panic");
             if acknowledged == 0 {
                 return Err(cluster.load_error("it was killed under no load"));
             }
-            let took = cluster.start_again().await?;
+            let took = cluster.start_again(0).await?;
             eprintln!(
                 "kill {}: {} after {} ms ({acknowledged} writes)",
                 n + 1,
@@ -73,9 +66,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
             away[which].push(took.as_secs_f64() * 1e3);
         }
     }
-    for cluster in clusters {
-        cluster.stop().await?;
-    }
+    stop_each(clusters).await?;
     let what = format!(
         "restart: {} keys of {} B, killed under the full load of {} clients, medians of {}",
         args.keys,
@@ -83,8 +74,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
         crate::limits::LOADERS,
         args.kills
     );
-    let mut table = Table::new(&what, &machine, &programs);
-    let most = |times: &[f64]| times.iter().copied().fold(0.0, f64::max);
+    let mut table = bench.table(&what, DEFAULT_FLAGS);
     let (barque_most, etcd_most) = (most(&away[0]), most(&away[1]));
     let [barque, etcd] = away.map(median);
     table.both(
@@ -95,12 +85,6 @@ pub async fn run(args: &Args) -> Result<String, Void> {
     );
     table.both("the same, most ms", barque_most, etcd_most, Better::Less);
     let bar = (BAR_SECONDS + BAR_SECONDS_PER_KEY * args.keys as f64) * 1e3;
-    let verdict = if barque <= bar { "kept" } else { "missed" };
-    table.row(
-        "bar: 0.3 s + 0.4 us a key, ms",
-        &format!("{bar:.0} ({verdict})"),
-        "",
-        "",
-    );
+    table.bar("start, median ms", barque, bar, "0.3 s + 0.4 us a key");
     Ok(table.text())
 }

@@ -1,13 +1,12 @@
 //! The order of things: both clusters up, rounds alternating, the order turned around each time, everything checked.
 //! Promise: a round counts only if the store's revision grew by exactly the puts that were acknowledged.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Side};
-use crate::find::Programs;
 use crate::limits::SETTLE;
 use crate::load::{self, Shape};
+use crate::setup::{Bench, Sides, stop_each, turn};
 use crate::{PutArgs, Void};
 
 /// One side's figures of one round.
@@ -30,25 +29,14 @@ pub struct Section {
 }
 
 /// Measures every number of clients against clusters of `members` members.
-pub async fn put(
-    args: &PutArgs,
-    programs: &Programs,
-    members: usize,
-) -> Result<Vec<Section>, Void> {
-    let home = args.asked.home()?;
-    let barque = start(Side::Barque, programs, members, home.path()).await?;
-    let etcd = start(Side::Etcd, programs, members, home.path()).await?;
+pub async fn put(args: &PutArgs, bench: &Bench, members: usize) -> Result<Vec<Section>, Void> {
+    let clusters = bench.start_each(Sides::both(), members, &[]).await?;
     let mut sections = Vec::new();
     for &clients in &args.clients {
         let mut rounds = Vec::new();
         for number in 0..args.rounds {
-            // Turned around each time: neither always comes after the other's writes.
-            let order = if number % 2 == 0 {
-                [&barque, &etcd]
-            } else {
-                [&etcd, &barque]
-            };
-            for cluster in order {
+            for which in turn(number, clusters.len()) {
+                let cluster = &clusters[which];
                 let round = one(args, cluster, clients, number as u64).await?;
                 eprintln!(
                     "{members} member(s), {clients} client(s), round {}: {} {:.0} puts/s, p50 {:.0} us, p99 {:.0} us",
@@ -67,18 +55,8 @@ pub async fn put(
             rounds,
         });
     }
-    barque.stop().await?;
-    etcd.stop().await?;
+    stop_each(clusters).await?;
     Ok(sections)
-}
-
-async fn start(
-    side: Side,
-    programs: &Programs,
-    members: usize,
-    home: &Path,
-) -> Result<Cluster, Void> {
-    Cluster::start(side, programs.of(side), members, home).await
 }
 
 async fn one(

@@ -5,11 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::Void;
 use crate::cluster::{Cluster, Side};
-use crate::find::{self, Asked};
-use crate::table::{Better, Table};
+use crate::find::Asked;
+use crate::setup::Bench;
+use crate::table::{Better, DEFAULT_FLAGS};
 use crate::work::{Keys, Steady, compact, defragment, histogram, write_all};
-use crate::{Void, machine};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -56,16 +57,14 @@ pub async fn run(args: &Args) -> Result<String, Void> {
     if !(args.rest >= 0.0 && args.rest <= 3600.0) {
         return Err(Void::Asked("--rest: at most an hour".into()));
     }
-    let programs = find::programs(&args.asked).await?;
-    let machine = machine::describe(args.asked.dir.as_deref())?;
-    let home = args.asked.home()?;
+    let bench = Bench::new(&args.asked).await?;
     let keys = Keys {
         count: args.keys,
         value_bytes: args.value,
     };
     let mut sides = Vec::new();
     for side in [Side::Barque, Side::Etcd] {
-        let cluster = Cluster::start(side, programs.of(side), 1, home.path()).await?;
+        let cluster = bench.start(side, 1, &[]).await?;
         let space = one(args, keys, &cluster).await?;
         eprintln!("{side}: {space:?}");
         cluster.stop().await?;
@@ -83,7 +82,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
         args.writes_per_second,
         args.rest
     );
-    let mut table = Table::new(&what, &machine, &programs);
+    let mut table = bench.table(&what, DEFAULT_FLAGS);
     let over = |bytes: u64| bytes as f64 / live;
     table.both(
         "data directory / live bytes",
@@ -149,7 +148,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
 const MIB: f64 = (1 << 20) as f64;
 
 async fn one(args: &Args, keys: Keys, cluster: &Cluster) -> Result<Space, Void> {
-    let addr = cluster.addrs()[0].to_owned();
+    let addr = cluster.addr(0).to_owned();
     let failed = |e| cluster.load_error(e);
     write_all(&addr, keys, 0).await.map_err(failed)?;
     let steady = async || Steady::start(&addr, keys, args.writes_per_second).await;

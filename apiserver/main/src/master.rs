@@ -72,7 +72,7 @@ pub async fn caught_up(
     store: &Store<RealEnv>,
     mut stop: Pin<&mut impl Future<Output = StopSignal>>,
 ) -> Option<Ending> {
-    // Once for all tries: it lingers for longer than one of them takes.
+    // Once for all tries: it looks again and again.
     let mut gone = pin!(store.removed());
     let mut told = false;
     loop {

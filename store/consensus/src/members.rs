@@ -30,6 +30,13 @@ pub struct Membership {
     pub at: (u64, u64),
 }
 
+impl Membership {
+    /// Whether it is known, committed, and does without the member. (A member that has just started knows none yet.)
+    pub fn is_without(&self, member: MemberId) -> bool {
+        self.settled && !self.nodes.is_empty() && !self.nodes.contains_key(&member)
+    }
+}
+
 /// How far another member is, as the leader knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {

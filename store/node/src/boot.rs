@@ -194,6 +194,7 @@ pub(crate) async fn start<E: Env>(
     let founds = !config.joins && named == member;
     let founders = if founds { founders } else { Vec::new() };
     let peers = peers(&state, &founders);
+    let no_members = state.cluster().wanted().is_empty();
     versions::check(&state).map_err(in_rows)?;
     state.set_cache_budget(config.value_cache_bytes);
     let persisted = state.applied();
@@ -226,7 +227,8 @@ pub(crate) async fn start<E: Env>(
             dir: dir.join("wal"),
             listen: config.listen_peer.clone(),
             peers,
-            founds,
+            // A state that knows its members has been founded.
+            founds: founds && no_members,
             heartbeat: config.heartbeat,
             election: config.election,
             guards: config.guards,
@@ -284,11 +286,16 @@ pub(crate) async fn start<E: Env>(
         restored.engine,
         machine.clone(),
         consensus.clone(),
-        depot,
+        depot.clone(),
         persisted,
     );
     *shared.persister.lock() = Some(E::spawn("persister", persister.run()));
+    let (broken, fenced) = (depot.clone(), machine.clone());
     let tasks = vec![
+        E::spawn(
+            "staging",
+            async move { fenced.fail(&broken.failed().await) },
+        ),
         E::spawn("read-index", shared.readers.clone().run(consensus)),
         E::spawn("keep-alives", leases::coalesce(shared.clone())),
         E::spawn("lease-expiry", leases::expire(shared.clone())),

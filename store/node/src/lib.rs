@@ -49,7 +49,7 @@ pub use figures::Figures;
 pub use space::SpaceRules;
 pub use watches::WatchStream;
 
-use limits::{MEMBERSHIP_INTERVAL, REMOVED_LINGER_MAX, REMOVED_LINGER_MIN, SHUTDOWN_PERSIST_MAX};
+use limits::{MEMBERSHIP_INTERVAL, SHUTDOWN_PERSIST_MAX};
 use machine::Machine;
 use queue::{Queue, Reply, Waiting};
 
@@ -392,18 +392,38 @@ impl<E: Env> Store<E> {
     }
 
     /// Changes who is to be in the cluster; returns all members after it. Answers once the wish is committed; Raft's own
-    /// membership follows it in steps.
+    /// membership follows it in steps. A removal is waited for: whoever asked for it may take the machine away.
     pub async fn member_change(
         &self,
         change: MemberChange,
         deadline: Instant,
     ) -> Result<Result<Vec<MemberInfo>, Refusal>, ProposeError> {
+        let leaving = match &change {
+            MemberChange::Remove { id } => Some(*id),
+            _ => None,
+        };
         let outcome = self.propose(Command::Members(change), deadline).await?;
         Ok(match outcome.result {
-            Ok(Answer::Members(members)) => Ok(members),
+            Ok(Answer::Members(members)) => {
+                if let Some(id) = leaving {
+                    self.until_gone(id, deadline).await;
+                }
+                Ok(members)
+            }
             Ok(other) => unreachable!("a change of members is answered by members, not {other:?}"),
             Err(refusal) => Err(refusal),
         })
+    }
+
+    /// Waits until Raft does without the member, as far as is known here, or the deadline has passed.
+    async fn until_gone(&self, id: MemberId, deadline: Instant) {
+        while id != self.shared.member && E::now() < deadline {
+            let membership = self.shared.consensus.membership();
+            if membership.is_without(id) {
+                return;
+            }
+            E::sleep(MEMBERSHIP_INTERVAL).await;
+        }
     }
 
     /// Hands leadership to `to`; this member must lead.
@@ -416,27 +436,23 @@ impl<E: Env> Store<E> {
         self.shared.consensus.transfer_away(deadline).await;
     }
 
-    /// Resolves once this member was removed from the cluster; it serves nothing any more and should be shut down.
+    /// Resolves once this member was removed from the cluster and Raft does without it; it should be shut down then. (Before,
+    /// its vote may be needed to carry the removal out.)
     pub async fn removed(&self) {
         let consensus = &self.shared.consensus;
-        let (applied, told) = (
-            pin!(self.shared.machine.removed()),
-            pin!(consensus.removed()),
-        );
-        if let futures::future::Either::Right(_) = futures::future::select(applied, told).await {
-            return;
-        }
-        // The removal is committed as a wish; this member's vote may still be needed to carry it out.
-        let begun = E::now();
-        E::sleep(REMOVED_LINGER_MIN).await;
-        while consensus
-            .membership()
-            .nodes
-            .contains_key(&self.shared.member)
-            && E::now().saturating_since(begun) < REMOVED_LINGER_MAX
-        {
-            E::sleep(MEMBERSHIP_INTERVAL).await;
-        }
+        let out = async {
+            self.shared.machine.removed().await;
+            loop {
+                let membership = consensus.membership();
+                if membership.is_without(self.shared.member) {
+                    return;
+                }
+                E::sleep(MEMBERSHIP_INTERVAL).await;
+            }
+        };
+        // The entry that takes it out may never reach it: then a peer says so.
+        let (out, told) = (pin!(out), pin!(consensus.removed()));
+        futures::future::select(out, told).await;
     }
 
     /// Resolves when the member can no longer trust its disk or state; the process must exit non-zero then.

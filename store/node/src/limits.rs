@@ -109,10 +109,6 @@ pub const PROMOTE_LAG_ENTRIES: u64 = 20;
 /// How long one member is asked by one that joins, and how often all of them are.
 pub const JOIN_ASK_MAX: Duration = Duration::from_secs(2);
 pub const JOIN_ROUNDS: usize = 10;
-/// How long a removed member goes on, so that its removal can be committed with its help: etcd's second, and at most this.
-pub const REMOVED_LINGER_MIN: Duration = Duration::from_secs(1);
-pub const REMOVED_LINGER_MAX: Duration = Duration::from_secs(3);
-
 /// How often what was applied is moved to the engine: each batch costs one fdatasync beside the log's, and a start carries
 /// out again what came after the last one.
 pub const PERSIST_INTERVAL: Duration = Duration::from_millis(100);

@@ -194,11 +194,18 @@ pub(crate) fn refusal<E: Env>(
         let acked = consensus.progress(id).and_then(|p| p.acked);
         id == me || acked.is_some_and(|at| now.saturating_since(at) < election)
     };
+    let actual = consensus.membership();
     let state = machine.state.read();
     let wanted = state.cluster().wanted();
     let published = state.published();
     if wanted.is_empty() && !matches!(change, MemberChange::Found { .. }) {
         // The first leader has not told the first members yet.
+        return Some(Refusal::Unhealthy);
+    }
+    // One after another: until a removal is carried out, its quorum is not the one that the rules below count with.
+    let leaving = actual.voters.iter().any(|id| !wanted.contains_key(id));
+    let unsettled = leaving || actual.joint || !actual.settled;
+    if strict && unsettled && !matches!(change, MemberChange::Found { .. }) {
         return Some(Refusal::Unhealthy);
     }
     let voters = || wanted.iter().filter(|(_, m)| !m.learner).map(|(id, _)| *id);

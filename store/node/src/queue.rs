@@ -321,6 +321,13 @@ struct Decided {
     growth: u64,
 }
 
+impl Decided {
+    fn changes_members(&self) -> bool {
+        let changes = |waiting: &Waiting| matches!(waiting.command, Command::Members(_));
+        self.batch.iter().any(changes)
+    }
+}
+
 type InFlight = FuturesUnordered<Decision>;
 
 impl<E: Env> Worker<E> {
@@ -328,6 +335,8 @@ impl<E: Env> Worker<E> {
         let mut in_flight: InFlight = FuturesUnordered::new();
         // Growth that is proposed here and not known to be applied.
         let mut growing = 0;
+        // A change of members is proposed here and not known to be applied.
+        let mut changing = false;
         let mut changes = self.consensus.changes();
         // After a refusal: not again before this instant, so that a stale hint does not spin.
         let mut retry_at = None;
@@ -344,7 +353,8 @@ impl<E: Env> Worker<E> {
                 let view = self.consensus.view();
                 match view.leader {
                     Some(leader) if leader == self.member && view.leads_until.is_some() => {
-                        if let Some(decision) = self.propose(view.term, &mut growing) {
+                        if let Some(decision) = self.propose(view.term, &mut growing, &mut changing)
+                        {
                             in_flight.push(decision);
                         }
                     }
@@ -385,6 +395,7 @@ impl<E: Env> Worker<E> {
             };
             if let Some(decided) = settled {
                 growing -= decided.growth;
+                changing &= !decided.changes_members();
                 if self.settle(decided.batch, decided.results) {
                     retry_at = Some(E::now() + LEADER_POLL / 5);
                 }
@@ -393,13 +404,13 @@ impl<E: Env> Worker<E> {
     }
 
     /// The next entry; `None` when all that was to go into it is over the quota.
-    fn propose(&self, term: u64, growing: &mut u64) -> Option<Decision> {
+    fn propose(&self, term: u64, growing: &mut u64, changing: &mut bool) -> Option<Decision> {
         let mut batch = Vec::new();
         let mut refused = Vec::new();
         let mut grows = 0;
         for waiting in self.queue.take() {
             let pending = growing.saturating_add(grows);
-            if let Some(refusal) = self.unsafe_change(&waiting.command) {
+            if let Some(refusal) = self.unsafe_change(&waiting.command, changing) {
                 refused.push((waiting.reply, Ok(refused_outcome(refusal))));
             } else if self.machine.gate.within_quota(&waiting.command, pending) {
                 grows += growth(&waiting.command);
@@ -439,19 +450,20 @@ impl<E: Env> Worker<E> {
         }))
     }
 
-    /// Why a change of members is not to be proposed now.
-    fn unsafe_change(&self, command: &Command) -> Option<Refusal> {
+    /// Why a change of members is not to be proposed now. `changing`: one is on its way already, and the next is decided on
+    /// what comes of it.
+    fn unsafe_change(&self, command: &Command, changing: &mut bool) -> Option<Refusal> {
         let Command::Members(change) = command else {
             return None;
         };
+        if *changing {
+            return Some(Refusal::Unhealthy);
+        }
+        let (machine, consensus) = (&self.machine, &self.consensus);
         let strict = self.strict_reconfig;
-        membership::refusal(
-            &self.machine,
-            &self.consensus,
-            change,
-            strict,
-            self.election,
-        )
+        let refusal = membership::refusal(machine, consensus, change, strict, self.election);
+        *changing = refusal.is_none();
+        refusal
     }
 
     fn forward(&self, leader: MemberId) -> Decision {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use barque_store_consensus::{ImageRules, Offer, Piece, Staged, Staging, Working};
 use barque_store_engine::{self as engine, AnyEngine, Batch, Engine};
-use barque_store_env::{Disk, Env};
+use barque_store_env::{Disk, Env, watch};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, Notify, oneshot};
@@ -57,6 +57,8 @@ pub(crate) struct Depot<E: Env> {
     slot: Mutex<Slot<E>>,
     /// Wakes the persister.
     due: Arc<Notify>,
+    /// What of the disk failed. As everywhere, the first such error is final.
+    broken: watch::Sender<Option<String>>,
 }
 
 impl<E: Env> Depot<E> {
@@ -77,6 +79,30 @@ impl<E: Env> Depot<E> {
             batch_bytes: STAGE_BATCH_BYTES.min(4 * rules.piece_bytes),
             slot: Mutex::new(Slot::Free),
             due: Arc::default(),
+            broken: watch::channel(None).0,
+        }
+    }
+
+    /// Resolves once the disk has failed under a state that was being received.
+    pub(crate) async fn failed(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        loop {
+            if let Some(why) = broken.get() {
+                return why;
+            }
+            if broken.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+    fn breaks(&self, why: String) -> String {
+        self.broken.send(Some(why.clone()));
+        why
+    }
+    fn engine_failed(&self, error: &engine::Error) -> String {
+        match error {
+            engine::Error::Io { .. } => self.breaks(error.to_string()),
+            _ => error.to_string(),
         }
     }
 
@@ -132,7 +158,8 @@ impl<E: Env> Depot<E> {
             "{:016x} {} {}",
             offer.from.0, offer.mark.term, offer.mark.index.0
         );
-        let mut begun = places.stage(&name).await?;
+        let staged = places.stage(&name).await;
+        let mut begun = staged.map_err(|why| self.breaks(why))?;
         // Not every file system tells.
         if !begun && let Ok(space) = self.disk.space(&place_of(&place)).await {
             let needed = offer.bytes.saturating_add(DISK_RESERVE_BYTES_MIN);
@@ -151,13 +178,16 @@ impl<E: Env> Depot<E> {
             match opened {
                 Ok(opened) => break (opened, restoring),
                 // It was perhaps never whole: it is only a part of what can be had again.
-                Err(error) if begun => {
+                Err(error) if begun && !matches!(error, engine::Error::Io { .. }) => {
                     tracing::warn!(%error, "what was received of the state is damaged; it is received again");
-                    places.discard().await?;
-                    places.stage(&name).await?;
+                    let again = async {
+                        places.discard().await?;
+                        places.stage(&name).await
+                    };
+                    again.await.map_err(|why| self.breaks(why))?;
                     begun = false;
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(self.engine_failed(&error)),
             }
         };
         drop(places);
@@ -230,7 +260,8 @@ impl<E: Env> Receiving<E> {
         }
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        self.engine.commit(batch).await.map_err(|e| e.to_string())
+        let committed = self.engine.commit(batch).await;
+        committed.map_err(|e| self.depot.engine_failed(&e))
     }
 
     async fn whole(self) -> Result<Box<dyn Staged>, String> {
@@ -251,7 +282,8 @@ impl<E: Env> Receiving<E> {
                     Ok(restored) => format!("it is that of {:?}", restored.mark),
                     Err(why) => why,
                 };
-                depot.places().await.discard().await?;
+                let discarded = depot.places().await.discard().await;
+                discarded.map_err(|why| depot.breaks(why))?;
                 return Err(format!("the state received is not the one offered: {why}"));
             }
         };

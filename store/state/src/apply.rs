@@ -145,6 +145,10 @@ impl State {
                 }
                 Ok(Answer::Members(self.members()))
             }
+            // Its last word came after its removal; nobody would take it back.
+            Command::AlarmRaise(alarm) if self.cluster.is_removed(alarm.member) => {
+                Ok(Answer::Alarms(Vec::new()))
+            }
             Command::AlarmRaise(alarm) => Ok(Answer::Alarms(vec![self.alarms.raise(*alarm)])),
             Command::AlarmClear { kind, member, only } => {
                 let cleared = self.alarms.clear(*kind, *member, *only);

@@ -104,7 +104,13 @@ impl Cluster {
                 self.wanted.insert(*id, wanted);
             }
             MemberChange::Remove { id } => {
-                self.wanted.remove(id).ok_or(Refusal::MemberNotFound)?;
+                let leaving = self.wanted.get(id).ok_or(Refusal::MemberNotFound)?;
+                // Whoever asked for it could not know: another removal came between.
+                let voters = self.wanted.values().filter(|m| !m.learner).count();
+                if !leaving.learner && voters < 2 {
+                    return Err(Refusal::NotEnoughStarted);
+                }
+                self.wanted.remove(id);
                 self.removed.insert(*id);
             }
             MemberChange::Update { id, peer_urls } => {
@@ -211,9 +217,12 @@ mod tests {
             change(&add(3, "http://e:1", false)),
             Err(Refusal::MemberNotFound)
         );
+        let remove = |id| MemberChange::Remove { id: MemberId(id) };
+        assert_eq!(change(&remove(2)), Ok(()));
+        assert_eq!(change(&remove(1)), Err(Refusal::NotEnoughStarted));
         // A leader that told the first members again changes nothing.
         assert_eq!(change(&found), Ok(()));
         assert!(cluster.is_removed(MemberId(3)));
-        assert_eq!(cluster.wanted().len(), 2);
+        assert_eq!(cluster.wanted().len(), 1);
     }
 }

@@ -14,7 +14,9 @@ pub use acknowledged::{Acknowledged, LostWrite, check_acknowledged};
 pub use leases::{Claim, TwoHolders, check_claims};
 pub use lives::{EndedEarly, Life, check_lives};
 pub use orders::{OrderFault, Placed, check_orders};
-pub use registers::{Action, Operation, Searched, Verdict, check_registers};
+pub use registers::{
+    Action, Operation, Searched, Verdict, check_registers, check_registers_within,
+};
 pub use watches::{Delivered, History, WatchFault, Watched, check_history, check_watch};
 
 #[cfg(test)]

@@ -80,6 +80,11 @@ const AROUND: usize = 12;
 
 /// Checks every key's history, starting from absent keys.
 pub fn check_registers(history: &[Operation]) -> Verdict {
+    check_registers_within(history, STEPS_MAX)
+}
+
+/// As [`check_registers`], giving up on a key after so many steps.
+pub fn check_registers_within(history: &[Operation], steps_max: u64) -> Verdict {
     let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in history {
         keys.entry(&operation.key).or_default().push(operation);
@@ -89,12 +94,12 @@ pub fn check_registers(history: &[Operation]) -> Verdict {
         let known = bounded(&operations);
         // What nobody saw happen need not have happened; only when that explains nothing is the wider search worth it.
         let seen: Vec<&Operation> = known.iter().filter(|o| o.returned.is_some()).collect();
-        let mut search = Search::new(&seen);
+        let mut search = Search::new(&seen, steps_max);
         let mut outcome = search.run();
         let mut steps = search.steps;
         let relevant = relevant(&known);
         if !matches!(outcome, Outcome::Explained) && relevant.len() > seen.len() {
-            let mut search = Search::new(&relevant);
+            let mut search = Search::new(&relevant, steps_max);
             outcome = search.run();
             steps += search.steps;
         }
@@ -260,10 +265,11 @@ struct Search<'a> {
     /// Operations with a known return that are not yet placed.
     open: usize,
     steps: u64,
+    steps_max: u64,
 }
 
 impl<'a> Search<'a> {
-    fn new(operations: &'a [&'a Operation]) -> Self {
+    fn new(operations: &'a [&'a Operation], steps_max: u64) -> Self {
         let mut marks: Vec<(u64, bool, Mark)> = Vec::with_capacity(operations.len() * 2);
         for (i, operation) in operations.iter().enumerate() {
             marks.push((operation.called, false, Mark::Call(i)));
@@ -293,6 +299,7 @@ impl<'a> Search<'a> {
             open: returns.iter().flatten().count(),
             returns,
             steps: 0,
+            steps_max,
         }
     }
 
@@ -316,7 +323,7 @@ impl<'a> Search<'a> {
         let mut at = self.next[0];
         while self.open > 0 {
             self.steps += 1;
-            if self.steps > STEPS_MAX {
+            if self.steps > self.steps_max {
                 return Outcome::TooLong;
             }
             // The list never ends before a return: `open` counts those left.

@@ -106,11 +106,20 @@ pub enum Lost {
 
 impl Cluster {
     pub fn new(options: Options, plan: Plan, journal: Arc<Journal>) -> Self {
-        let machines = (1..=MACHINES).map(|n| (NodeId(n), Machine::default()));
+        let founders = plan.nodes();
+        let machine = |n| {
+            let used = founders.contains(&NodeId(n));
+            let machine = Machine {
+                used,
+                ..Machine::default()
+            };
+            (NodeId(n), machine)
+        };
+        let machines = (1..=MACHINES).map(machine);
         Cluster {
             options,
             truth: Arc::new(Truth::new(journal.clone())),
-            members: Mutex::new(plan.nodes()),
+            members: Mutex::new(founders.clone()),
             plan,
             journal,
             seen: Mutex::default(),

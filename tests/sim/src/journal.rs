@@ -11,6 +11,8 @@ pub struct Counts {
     pub operations: u64,
     pub acknowledged: u64,
     pub unknown: u64,
+    /// Runs in which the search for an order of a register's operations, without their revisions, was given up.
+    pub undecided: u64,
     /// Linearizable reads by observers.
     pub observed: u64,
     pub transfers: u64,
@@ -49,6 +51,7 @@ impl Counts {
             operations,
             acknowledged,
             unknown,
+            undecided,
             observed,
             transfers,
             watch_events,
@@ -66,6 +69,7 @@ impl Counts {
         self.operations += operations;
         self.acknowledged += acknowledged;
         self.unknown += unknown;
+        self.undecided += undecided;
         self.observed += observed;
         self.transfers += transfers;
         self.watch_events += watch_events;

@@ -9,6 +9,7 @@ pub mod guards;
 mod journal;
 mod look;
 mod plan;
+mod resolve;
 mod run;
 mod runner;
 pub mod scene;

@@ -126,8 +126,8 @@ fn draw_images() -> ImageRules {
         log_kept_min: kept,
         log_kept_max: kept.max(8 << 10),
         log_kept_hard: one_of(&[16 << 10, 256 << 10]),
-        piece_bytes: one_of(&[100, 2_000, 64 << 10]),
-        bytes_per_second: one_of(&[50_000, 10 << 20]),
+        piece_bytes: one_of(&[1_000, 8_000, 64 << 10]),
+        bytes_per_second: one_of(&[1 << 20, 10 << 20]),
     }
 }
 

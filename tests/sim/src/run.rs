@@ -83,7 +83,7 @@ pub struct Failure {
 }
 
 /// Runs one seed on this thread.
-pub fn simulate(options: Options) -> Result<Report, Failure> {
+pub fn simulate(options: Options) -> Result<Report, Box<Failure>> {
     sim::run(options.seed, async move {
         let journal = Arc::new(Journal::new(options.verbose));
         let judged = scenario(options, journal.clone()).await;
@@ -98,13 +98,13 @@ pub fn simulate(options: Options) -> Result<Report, Failure> {
                 counts,
                 searched,
             }),
-            Err(what) => Err(Failure {
+            Err(what) => Err(Box::new(Failure {
                 options,
                 at: sim::elapsed(),
                 what,
                 trace: sim::trace_hash(),
                 counts,
-            }),
+            })),
         }
     })
 }

@@ -48,7 +48,7 @@ pub struct Outcome {
     pub reports: Vec<Report>,
     pub failures: Vec<Failure>,
     pub took: Duration,
-    /// Real time of all seeds together: of the processors, if nothing else wanted them.
+    /// Processor time of this process meanwhile.
     pub worked: Duration,
     pub counts: Counts,
 }
@@ -82,7 +82,7 @@ impl std::fmt::Display for Outcome {
         let c = &self.counts;
         write!(
             f,
-            "{} seeds, {} failed, {:.0} seeds per minute ({:.1} s), {:.0} per CPU-hour; {} operations ({} unknown), {} writes \
+            "{} seeds, {} failed, {:.0} seeds per minute ({:.1} s), {:.0} per CPU-hour; {} operations ({} unknown, {} searches given up), {} writes \
              acknowledged, {} observed, {} transfers, {} watch events over {} connections ({} ended by compaction), \
              {} compactions, {} equal hashes, {} leases ({} renewals, {} expired), {} leaders, {} ends, {} faults, {:.1} M polls",
             self.seeds(),
@@ -92,6 +92,7 @@ impl std::fmt::Display for Outcome {
             self.seeds_per_cpu_hour(),
             c.operations,
             c.unknown,
+            c.undecided,
             c.acknowledged,
             c.observed,
             c.transfers,
@@ -112,13 +113,15 @@ impl std::fmt::Display for Outcome {
 }
 
 /// Runs a seed; a panic inside it is its failure.
-fn run_one(options: Options, twice: bool) -> Result<Report, Failure> {
-    let failure = |what| Failure {
-        options,
-        at: Duration::ZERO,
-        what,
-        trace: 0,
-        counts: Counts::default(),
+fn run_one(options: Options, twice: bool) -> Result<Report, Box<Failure>> {
+    let failure = |what| {
+        Box::new(Failure {
+            options,
+            at: Duration::ZERO,
+            what,
+            trace: 0,
+            counts: Counts::default(),
+        })
     };
     let once = || {
         catch_unwind(AssertUnwindSafe(|| simulate(options))).unwrap_or_else(|panic| {
@@ -130,7 +133,7 @@ fn run_one(options: Options, twice: bool) -> Result<Report, Failure> {
     let first = once();
     if twice {
         let second = once();
-        let trace = |r: &Result<Report, Failure>| match r {
+        let trace = |r: &Result<Report, Box<Failure>>| match r {
             Ok(report) => (report.trace, report.polls),
             Err(failure) => (failure.trace, 0),
         };
@@ -143,12 +146,21 @@ fn run_one(options: Options, twice: bool) -> Result<Report, Failure> {
     first
 }
 
+/// What this process has taken of the processors so far, as the kernel counts it: in hundredths of a second.
+fn processor_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name comes second, in brackets, and may hold anything; user and system time are 12th and 13th behind it.
+    let (_, behind) = stat.rsplit_once(')')?;
+    let ticks = |at: usize| behind.split_whitespace().nth(at)?.parse::<u64>().ok();
+    Some(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+}
+
 fn found(failures: &[Failure], text: &str) -> bool {
     failures.iter().any(|failure| failure.what.contains(text))
 }
 
 /// One seed's line.
-fn tell(result: &Result<Report, Failure>, took: Duration) {
+fn tell(result: &Result<Report, Box<Failure>>, took: Duration) {
     match result {
         Ok(r) => println!(
             "seed {:>6} ok     {:>5.2} s  {:>6} acknowledged {:>4} faults {:>3} leaders  trace {:016x}  {}",
@@ -174,7 +186,7 @@ pub fn run_seeds(batch: Batch) -> Outcome {
     let start = Instant::now();
     let next = AtomicU64::new(0);
     let (reports, failures) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-    let worked = Mutex::new(Duration::ZERO);
+    let worked_before = processor_time();
     std::thread::scope(|scope| {
         for _ in 0..batch.jobs.max(1) {
             scope.spawn(|| {
@@ -195,23 +207,27 @@ pub fn run_seeds(batch: Batch) -> Outcome {
                     let begun = Instant::now();
                     let result = run_one(options, batch.twice);
                     let took = begun.elapsed();
-                    *worked.lock() += took;
                     if batch.tell_each {
                         tell(&result, took);
                     }
                     match result {
                         Ok(report) => reports.lock().push(report),
-                        Err(failure) => failures.lock().push(failure),
+                        Err(failure) => failures.lock().push(*failure),
                     }
                 }
             });
         }
     });
+    let took = start.elapsed();
     let mut outcome = Outcome {
         reports: reports.into_inner(),
         failures: failures.into_inner(),
-        took: start.elapsed(),
-        worked: worked.into_inner(),
+        took,
+        worked: match (worked_before, processor_time()) {
+            (Some(before), Some(after)) => after.saturating_sub(before),
+            // Where it is not told: as if nothing else had wanted the processors.
+            _ => took * u32::try_from(batch.jobs).unwrap_or(1),
+        },
         counts: Counts::default(),
     };
     outcome.reports.sort_by_key(|r| r.options.seed);

@@ -40,6 +40,8 @@ struct Told {
     next: u64,
     /// What each member's own watch has to tell next.
     next_of: BTreeMap<NodeId, u64>,
+    /// When each revision was first told of.
+    told_at: BTreeMap<u64, u64>,
     /// When each key that belongs to a lease was first seen to be gone.
     gone: BTreeMap<String, u64>,
     /// The highest revision anybody asked to compact to, before it was asked.
@@ -69,6 +71,9 @@ impl Truth {
     }
     pub fn history(&self) -> History<Change> {
         self.told.lock().history.clone()
+    }
+    pub fn told_at(&self, revision: u64) -> Option<u64> {
+        self.told.lock().told_at.get(&revision).copied()
     }
     /// When the key was first seen to be deleted.
     pub fn gone(&self, key: &str) -> Option<u64> {
@@ -162,6 +167,7 @@ impl Truth {
         for change in changes.iter().filter(|c| c.value.is_none()) {
             told.gone.entry(change.key.clone()).or_insert(now);
         }
+        told.told_at.insert(revision, now);
         told.history.insert(revision, changes);
         while told.history.contains_key(&told.next) {
             told.next += 1;

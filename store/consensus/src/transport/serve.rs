@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::raft::{AppendEntriesResponse, StreamAppendError};
+use openraft_rt::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -52,6 +53,24 @@ pub struct Served<E: Env> {
     pub forwarded: Arc<dyn Forwarded>,
     pub complaints: Complaints,
     pub receiving: Receiving,
+}
+
+impl<E: Env> Served<E> {
+    /// Whether the member was removed, and Raft does without it: until then its vote may be needed to carry that out.
+    fn is_gone(&self, member: MemberId) -> bool {
+        if !self.machine.is_removed(member) {
+            return false;
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let both = [
+            &metrics.membership_config,
+            &metrics.committed_membership_config,
+        ];
+        // One that has just started knows none yet.
+        both.iter()
+            .all(|m| m.log_id().is_some() && m.get_node(&member.0).is_none())
+    }
 }
 
 /// Strangers knock several times a second: each reason is told at once, then every ten seconds.
@@ -159,7 +178,7 @@ fn admit<E: Env>(served: &Served<E>, hello: &Hello) -> Result<Lane, Refused> {
     if lane == Lane::Join {
         return Ok(lane);
     }
-    if served.machine.is_removed(MemberId(hello.from)) {
+    if served.is_gone(MemberId(hello.from)) {
         return Err(Refused {
             reason: format!("member {:x} was removed from the cluster", hello.from),
             code: Refusal::Removed as i32,
@@ -285,7 +304,7 @@ fn error(id: u64, code: ErrorCode, text: impl ToString) -> Bytes {
 async fn handle<E: Env>(served: Arc<Served<E>>, from: MemberId, lane: Lane, frame: Frame) -> Bytes {
     let id = frame.id;
     // Its connection is older than its removal, and nobody sends it the entry that says so.
-    if lane == Lane::Control && served.machine.is_removed(from) {
+    if lane == Lane::Control && served.is_gone(from) {
         return error(id, ErrorCode::Removed, "removed from the cluster");
     }
     let answered = match (lane, frame.kind) {

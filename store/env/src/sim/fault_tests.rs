@@ -21,7 +21,9 @@ async fn file(path: &str, bytes: &'static [u8]) -> SimFile {
     d.create_dir_all(dir).await.unwrap();
     let file = d.open(path, Open::CreateNew).await.unwrap();
     file.write_sync(0, Bytes::from_static(bytes)).await.unwrap();
-    d.sync_dir(dir).await.unwrap();
+    for dir in dir.ancestors() {
+        d.sync_dir(dir).await.unwrap();
+    }
     file
 }
 

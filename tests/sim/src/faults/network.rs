@@ -9,6 +9,10 @@ use crate::journal::HARNESS;
 
 impl Fault {
     pub(super) async fn network(&self) -> Step {
+        // The others may have left.
+        if self.cluster.members().len() < 2 {
+            return Ok(());
+        }
         match self.kind {
             Kind::Isolate => {
                 let node = self.victim();
@@ -106,7 +110,9 @@ impl Fault {
 
     async fn slow_link(&self) -> Step {
         let node = self.victim();
-        let other = self.cluster.others(node)[0];
+        let Some(other) = self.cluster.others(node).pop() else {
+            return Ok(());
+        };
         let link = Link {
             rate: [4_000, 30_000, 300_000][sim::below(3) as usize],
             ..Link::default()
@@ -122,7 +128,9 @@ impl Fault {
     /// What is sent arrives and is carried out, its answer does not; then the connections break.
     async fn no_answer(&self) -> Step {
         let node = self.victim();
-        let other = self.cluster.others(node)[0];
+        let Some(other) = self.cluster.others(node).pop() else {
+            return Ok(());
+        };
         self.fires(node, format!("hears no answer of {other}"))?;
         sim::partition_one_way(other, node);
         let lease = self.cluster.plan.lease();
@@ -134,7 +142,9 @@ impl Fault {
 
     fn connections(&self) -> Step {
         let node = self.victim();
-        let other = self.cluster.others(node)[0];
+        let Some(other) = self.cluster.others(node).pop() else {
+            return Ok(());
+        };
         match self.kind {
             Kind::BlackConnections => {
                 self.fires(

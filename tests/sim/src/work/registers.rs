@@ -9,7 +9,7 @@ use barque_store_state::{
 use barque_tests_checkers::{Action, Operation};
 use bytes::Bytes;
 
-use super::{Desk, Unanswered, always, if_succeeded, never, now, of_key, patience};
+use super::{Desk, OldRead, Unanswered, always, if_succeeded, never, now, of_key, patience};
 
 pub const PREFIX: &str = "reg/";
 
@@ -29,11 +29,15 @@ fn text(value: u64, bytes: usize) -> String {
     format!("{value:.<bytes$}")
 }
 
+/// The number in a register's text; `None`: it is not of a register.
+pub fn digits(text: &str) -> Option<u64> {
+    text.trim_end_matches('.').parse().ok()
+}
+
 fn found(result: &RangeResult) -> Option<u64> {
     let value = &result.kvs.first()?.value;
-    let text = std::str::from_utf8(value).expect("the clients write digits and dots");
-    let digits = text.trim_end_matches('.');
-    Some(digits.parse().expect("the clients write digits and dots"))
+    let number = std::str::from_utf8(value).ok().and_then(digits);
+    Some(number.expect("the clients write digits and dots"))
 }
 
 fn read_only(range: Range) -> Txn {
@@ -149,6 +153,7 @@ impl Client {
                 let Some(done) = self.understood(asked, answer) else {
                     return;
                 };
+                self.witness(node, register, done, revision.0);
                 self.learned(register, done, revision);
                 (done, Some(now()))
             }
@@ -158,12 +163,13 @@ impl Client {
 
     async fn get(&mut self, node: sim::NodeId, register: usize, called: u64) {
         let range = of_key(&key(register));
-        let Some((_, result)) = self.desk.read(node, patience(), range).await else {
+        let Some((revision, result)) = self.desk.read(node, patience(), range).await else {
             return;
         };
         match result {
             Ok(result) => {
                 let found = found(&result);
+                self.witness(node, register, Action::Get { found }, revision.0);
                 self.last[register] = found;
                 self.note(register, called, Action::Get { found }, Some(now()));
             }
@@ -202,6 +208,30 @@ impl Client {
                 None
             }
         }
+    }
+
+    /// What an answer says of the register at its revision, or just before it. With the order of all answers
+    /// (`check_orders`) it decides alone whether they are linearizable; the search without revisions is the second opinion.
+    fn witness(&self, node: sim::NodeId, register: usize, done: Action, revision: u64) {
+        let (at, value) = match done {
+            Action::Get { found } => (revision, found),
+            Action::Put { value } => (revision, Some(value)),
+            Action::Delete { .. } => (revision, None),
+            Action::Cas {
+                swapped: true,
+                expected,
+                ..
+            } => (revision - 1, expected),
+            // What it found instead was not what it expected, which the search sees.
+            Action::Cas { swapped: false, .. } => return,
+        };
+        let bytes = self.desk.cluster.plan.work.value_bytes;
+        self.desk.told.old_reads.lock().push(OldRead {
+            member: node,
+            key: key(register),
+            revision: at,
+            found: value.map(|value| text(value, bytes)),
+        });
     }
 
     fn note(&self, register: usize, called: u64, action: Action, returned: Option<u64>) {
