@@ -80,6 +80,8 @@ pub struct Guards {
     pub admission: bool,
     /// Guard 10: nothing is persisted before this member's own log has it on disk.
     pub log_before_rows: bool,
+    /// Guard 8: a leader whose disk hangs hands leadership over, and ends.
+    pub hung_disk: bool,
 }
 impl Default for Guards {
     fn default() -> Self {
@@ -94,6 +96,7 @@ impl Default for Guards {
             input_first: true,
             admission: true,
             log_before_rows: true,
+            hung_disk: true,
         }
     }
 }

@@ -102,6 +102,8 @@ pub const IMAGE_IDLE_MAX: Duration = Duration::from_secs(2);
 /// The same while the receiver, which has everything, puts the state together and installs it: some seconds for millions
 /// of keys.
 pub const IMAGE_INSTALL_MAX: Duration = Duration::from_secs(60);
+/// And the sender then says so often that it waits, to notice a receiver that was restarted.
+pub const IMAGE_PROBE: Duration = Duration::from_millis(500);
 /// The state stays pinned so long after the last piece was asked for, so that a receiver that was restarted, or whose
 /// connection was cut, goes on where it was. What it costs: disk space that relocation would give back, and log.
 pub const IMAGE_HELD: Duration = Duration::from_secs(10);

@@ -230,7 +230,9 @@ impl<E: Env> Inner<E> {
         tasks.spawn("leadership", inner.clone().watch_leadership());
         tasks.spawn("membership", inner.clone().follow_membership());
         tasks.spawn("wal failure", inner.clone().watch_wal());
-        tasks.spawn("disk", inner.clone().watch_disk());
+        if config.guards.hung_disk {
+            tasks.spawn("disk", inner.clone().watch_disk());
+        }
         tasks.spawn("wiped", inner.clone().watch_directory(directories));
         if new && config.founds {
             inner.initialize(&config).await?;

@@ -44,10 +44,10 @@ impl<E: Env> Purger<E> {
     pub async fn run(mut self) {
         let mut done = None;
         loop {
-            match E::timeout(limits::PURGE_LOOK, self.persisted.changed()).await {
-                Ok(Err(_)) => return,
-                // Pins end with time, and followers fall behind.
-                Ok(Ok(())) | Err(_) => {}
+            // Otherwise it looks now and then all the same: pins end with time, and followers fall behind.
+            let persisted = E::timeout(limits::PURGE_LOOK, self.persisted.changed());
+            if let Ok(Err(_)) = persisted.await {
+                return;
             }
             let Some(persisted) = self.persisted.get_and_update() else {
                 continue;
@@ -70,8 +70,7 @@ impl<E: Env> Purger<E> {
     /// Nobody else needs this member's log. Whoever is added later is sent the state.
     fn is_alone(&self) -> bool {
         let metrics = self.raft.metrics();
-        let alone = metrics.borrow_watched().membership_config.nodes().count() < 2;
-        alone
+        metrics.borrow_watched().membership_config.nodes().count() < 2
     }
 
     /// Up to where the log may go, in openraft's count.

@@ -11,7 +11,7 @@ use barque_store_state::*;
 use tokio::sync::oneshot;
 
 use crate::identity::{Claim, Owner, has_log};
-use crate::machine::Machine;
+use crate::machine::{Machine, Setting};
 use crate::persister::{self, Persister};
 use crate::places::Places;
 use crate::queue::{Queue, Reply, Waiting, Worker};
@@ -207,17 +207,16 @@ pub(crate) async fn start<E: Env>(
         config.value_cache_bytes,
         config.images,
     ));
-    let machine = Arc::new(Machine::<E>::new(
+    let setting = Setting {
         member,
-        founders.clone(),
-        gate.clone(),
-        state,
-        restored.mark.clone(),
-        &restored.engine,
-        config.images,
-        depot.clone(),
-        config.progress_interval,
-    ));
+        founders: founders.clone(),
+        gate: gate.clone(),
+        rules: config.images,
+        depot: depot.clone(),
+        progress_interval: config.progress_interval,
+    };
+    let mark = restored.mark.clone();
+    let machine = Arc::new(Machine::<E>::new(setting, state, mark, &restored.engine));
     let queue = Arc::new(Queue::new(gate));
     let consensus = Consensus::<E>::start(
         consensus::Config {

@@ -69,18 +69,32 @@ pub(crate) struct Machine<E: Env> {
     failed: AtomicBool,
 }
 
+/// Whose machine it is, and what it works with.
+pub(crate) struct Setting<E: Env> {
+    pub(crate) member: MemberId,
+    /// The members that the flags named, if they found the cluster.
+    pub(crate) founders: Vec<MemberInfo>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) rules: ImageRules,
+    pub(crate) depot: Arc<Depot<E>>,
+    pub(crate) progress_interval: Duration,
+}
+
 impl<E: Env> Machine<E> {
     pub(crate) fn new(
-        member: MemberId,
-        founders: Vec<MemberInfo>,
-        gate: Arc<Gate>,
+        setting: Setting<E>,
         state: State,
         mark: Option<Mark>,
         engine: &impl Engine<E>,
-        rules: ImageRules,
-        depot: Arc<Depot<E>>,
-        progress_interval: Duration,
     ) -> Self {
+        let Setting {
+            member,
+            founders,
+            gate,
+            rules,
+            depot,
+            progress_interval,
+        } = setting;
         gate.applied(&state);
         let estimate = Estimate {
             stamp: state.time(),

@@ -114,7 +114,7 @@ impl Sight<'_> {
     fn address(&self) -> Option<Move> {
         self.wanted.iter().find_map(|(id, member)| {
             let (now, wanted) = (self.actual.nodes.get(id)?, peer(member)?);
-            (*now != wanted).then(|| Move::Step(Step::Readdress(*id, wanted)))
+            (*now != wanted).then_some(Move::Step(Step::Readdress(*id, wanted)))
         })
     }
 }
@@ -239,7 +239,7 @@ pub(crate) fn refusal<E: Env>(
             }
             let all = voters().count();
             let active = voters().filter(|id| live(*id)).count();
-            (active - 1 < 1 + (all - 1) / 2 && active != all).then_some(Refusal::Unhealthy)
+            (active.saturating_sub(1) < 1 + (all - 1) / 2).then_some(Refusal::Unhealthy)
         }
         MemberChange::Promote { id } => {
             if !wanted.get(id)?.learner {

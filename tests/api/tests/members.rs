@@ -98,7 +98,7 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
             told.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""),
             "{told}"
         );
-        assert_eq!(listed(first)[""].1, false, "not started yet");
+        assert!(!listed(first)[""].1, "not started yet");
         cluster.start_member(&program, member, &all[..=n], "existing");
         eventually(PATIENCE, "the new member has published itself", || {
             listed(first).get(&member.name).is_some_and(|m| m.1)
@@ -121,9 +121,9 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
         });
     }
     // The oldest go first, the leader among them.
-    for n in 0..4 {
+    for (n, member) in all[..4].iter().enumerate() {
         let last = &endpoints[4];
-        let id = listed(last)[&all[n].name].0.clone();
+        let id = listed(last)[&member.name].0.clone();
         eventually(PATIENCE, "the removal is safe", || {
             try_ctl(last, &["member", "remove", &id]).is_ok()
         });
@@ -137,7 +137,7 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
             "as etcd's: starting it again is of no use"
         );
         eventually(PATIENCE, "the others serve", || {
-            try_ctl(last, &["put", "bye", &all[n].name]).is_ok()
+            try_ctl(last, &["put", "bye", &member.name]).is_ok()
         });
     }
     let acknowledged = writer.stop();

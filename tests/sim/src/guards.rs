@@ -4,7 +4,7 @@ use barque_store_consensus::Guards;
 
 type Field = fn(&mut Guards) -> &mut bool;
 
-const NAMES: [(&str, Field); 10] = [
+const NAMES: [(&str, Field); 11] = [
     ("no-leader-restore", |g| &mut g.no_leader_restore),
     ("vote-after-lease", |g| &mut g.vote_after_lease),
     ("pre-vote", |g| &mut g.pre_vote),
@@ -15,6 +15,7 @@ const NAMES: [(&str, Field); 10] = [
     ("input-first", |g| &mut g.input_first),
     ("admission", |g| &mut g.admission),
     ("log-before-rows", |g| &mut g.log_before_rows),
+    ("hung-disk", |g| &mut g.hung_disk),
 ];
 
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -177,6 +177,14 @@ impl Scene {
         });
         read.await.unwrap_or(false)
     }
+    /// Whether the member has said that it must end.
+    pub async fn has_failed(&self, node: NodeId) -> bool {
+        let store = self.stores[&node].clone();
+        let failed = sim::spawn_on(node, "look", async move {
+            SimEnv::timeout(MS, store.failed()).await.is_ok()
+        });
+        failed.await.unwrap_or(false)
+    }
     pub fn whole_hash(&self, node: NodeId) -> u64 {
         self.stores[&node].whole_hash().1
     }

@@ -174,3 +174,22 @@ async fn rows_overtake_the_log(guards: Guards) -> bool {
 fn guard_10_rows_are_not_persisted_before_the_own_log_has_their_entries() {
     shows("log-before-rows", rows_overtake_the_log);
 }
+
+/// A leader's disk hangs for good. Its followers commit without it, so nothing else would end its leadership.
+async fn a_leader_with_a_hung_disk_leads_on(guards: Guards) -> bool {
+    let scene = Scene::three(guards).await;
+    let leader = scene.leader().await;
+    sim::stall_disk(leader, 600 * S);
+    // The log is only written to when there is something to write.
+    let written = scene.write_somewhere("while it hangs").await;
+    sim::sleep(ELECTION * 10).await;
+    let ended = scene.has_failed(leader).await;
+    let leads = scene.leading().contains(&leader);
+    let served = scene.write_somewhere("afterwards").await;
+    !written || !served || leads || !ended
+}
+
+#[test]
+fn guard_8_a_leader_whose_disk_hangs_hands_over_and_ends() {
+    shows("hung-disk", a_leader_with_a_hung_disk_leads_on);
+}

@@ -31,7 +31,7 @@ fn free_addrs(n: u64) -> Vec<(u64, String)> {
 }
 
 fn alone(dir: &Path) -> Config {
-    config(1, &[(1, "unused".into())], dir.join("log"))
+    config(1, &[(1, "127.0.0.1:0".into())], dir.join("log"))
 }
 
 async fn leader(members: &[Member<RealEnv>]) -> Member<RealEnv> {

@@ -102,10 +102,13 @@ async fn passes_openrafts_own_suite() {
 struct Restarting;
 static RESTARTS: AtomicUsize = AtomicUsize::new(0);
 
+/// An open log, and the wal below it.
+type Open = (Store, Wal<RealEnv>);
+
 /// A log that is closed and opened again after every change. Readers share it.
 #[derive(Clone)]
 struct Reopened {
-    open: Arc<Mutex<Option<(Store, Wal<RealEnv>)>>>,
+    open: Arc<Mutex<Option<Open>>>,
     dir: PathBuf,
 }
 
@@ -136,7 +139,7 @@ impl Reopened {
 }
 
 /// Opens the log; the lock of the one before goes with its writer.
-async fn reopen(dir: &Path) -> (Store, Wal<RealEnv>) {
+async fn reopen(dir: &Path) -> Open {
     // Small enough that the suite meets several segments.
     let options = Options {
         segment_bytes: 4 << 10,

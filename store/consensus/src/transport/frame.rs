@@ -44,6 +44,7 @@ pub enum Kind {
     OfferReply = 41,
     AskPiece = 42,
     Piece = 43,
+    Waiting = 44,
 }
 
 impl Kind {
@@ -75,6 +76,7 @@ impl Kind {
             OfferReply,
             AskPiece,
             Piece,
+            Waiting,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

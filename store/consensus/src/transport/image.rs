@@ -44,7 +44,20 @@ pub async fn send<E: Env>(peer: &Peer<E>, vote: &Vote, held: &Held) -> Result<Vo
     say::<E>(&mut write, Frame::encode(Kind::Offer, 0, &offer)).await?;
     let mut patience = limits::IMAGE_IDLE_MAX;
     loop {
-        let frame = hear::<E>(&mut read, patience).await?;
+        let frame = {
+            let mut heard = std::pin::pin!(hear::<E>(&mut read, patience));
+            loop {
+                match select(&mut heard, E::sleep(limits::IMAGE_PROBE)).await {
+                    Either::Left((frame, _)) => break frame?,
+                    // The receiver puts the state together and says nothing for long; one that lost its power would not say so
+                    // either, unless it is spoken to when it is back.
+                    Either::Right(_) if patience == limits::IMAGE_INSTALL_MAX => {
+                        say::<E>(&mut write, Frame::encode(Kind::Waiting, 0, &())).await?;
+                    }
+                    Either::Right(_) => {}
+                }
+            }
+        };
         match frame.kind {
             Kind::AskPiece => {
                 held.touch(E::now());
@@ -122,7 +135,7 @@ impl Receiving {
             return None;
         }
         *newest = (newest.0 + 1, Some(vote));
-        // Subscribed first: the attempt must not hear of itself.
+        // Subscribed after it was told: the attempt must not hear of itself.
         self.attempt.send(newest.0);
         Some((newest.0, self.attempt.subscribe()))
     }

@@ -1,0 +1,393 @@
+//! A member that the log does not reach any more is sent the state: under load, over cuts, kills and power losses, on
+//! simulated machines. Sizes are small, so that a few hundred writes are more than the log keeps.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use barque_store_env::sim::{self, NodeId, SimEnv};
+use barque_store_env::{Disk, Env, File, Open};
+use barque_store_node::{Config, ImageRules, Store};
+use barque_store_state::*;
+
+const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+const DATA: &str = "/var/lib/barque";
+const MS: Duration = Duration::from_millis(1);
+
+/// About a second for the state these tests send.
+const SLOW: ImageRules = ImageRules {
+    log_kept_min: 20 << 10,
+    log_kept_max: 20 << 10,
+    log_kept_hard: 1 << 20,
+    piece_bytes: 2 << 10,
+    bytes_per_second: 100 << 10,
+};
+
+fn config(node: NodeId, images: ImageRules) -> Config {
+    Config {
+        name: node.to_string(),
+        data_dir: DATA.into(),
+        cluster_token: "images".into(),
+        listen_peer: "0.0.0.0:2380".into(),
+        advertise_client_urls: vec![format!("http://{node}:2379")],
+        initial_cluster: NODES
+            .map(|n| (n.to_string(), vec![format!("http://{n}:2380")]))
+            .into(),
+        heartbeat: MS * 50,
+        election: MS * 500,
+        progress_interval: Duration::from_secs(1),
+        space: barque_store_node::SpaceRules::default(),
+        guards: Default::default(),
+        engine: Default::default(),
+        value_cache_bytes: 1 << 20,
+        images,
+        ..Config::default()
+    }
+}
+
+type Member = Option<Store<SimEnv>>;
+
+/// Three machines; `None`: its process does not run.
+struct Cluster {
+    images: ImageRules,
+    members: [Member; 3],
+    written: u64,
+}
+
+impl Cluster {
+    async fn new(images: ImageRules) -> Self {
+        let mut cluster = Cluster {
+            images,
+            members: [None, None, None],
+            written: 0,
+        };
+        for at in 0..3 {
+            cluster.boot(at).await;
+        }
+        cluster
+    }
+
+    async fn boot(&mut self, at: usize) {
+        let node = NODES[at];
+        let start = Store::start(config(node, self.images), sim::disk(node), sim::net(node));
+        let store = sim::spawn_on(node, "member", start)
+            .await
+            .expect("nobody kills it while it starts");
+        self.members[at] = Some(store.unwrap_or_else(|e| panic!("{node} starts: {e}")));
+    }
+
+    fn drop_store(&mut self, at: usize) {
+        let store = self.members[at].take();
+        sim::enter(NODES[at], || drop(store));
+    }
+    fn kill(&mut self, at: usize) {
+        sim::kill(NODES[at]);
+        self.drop_store(at);
+    }
+    fn cut_power(&mut self, at: usize) {
+        sim::power_off(NODES[at]);
+        self.drop_store(at);
+        sim::power_on(NODES[at]);
+    }
+
+    async fn leader(&self) -> usize {
+        for _ in 0..20_000 {
+            for (at, store) in self.members.iter().enumerate() {
+                let leads = |store: &Store<SimEnv>| store.status().leads_until.is_some();
+                if store
+                    .as_ref()
+                    .is_some_and(|s| sim::enter(NODES[at], || leads(s)))
+                {
+                    return at;
+                }
+            }
+            sim::sleep(MS).await;
+        }
+        panic!("no leader in 20 s");
+    }
+
+    /// Writes so many rows of 200 bytes over a hundred keys, wherever the leader is; compacts now and then.
+    async fn write(&mut self, rows: u64) {
+        for _ in 0..rows {
+            let at = self.leader().await;
+            self.written += 1;
+            let n = self.written;
+            let store = self.members[at].clone().expect("it leads");
+            let put = Command::Put(Put {
+                key: format!("key-{}", n % 100).into(),
+                value: vec![n as u8; 200].into(),
+                ..Put::default()
+            });
+            let write = async move {
+                let deadline = SimEnv::now() + Duration::from_secs(2);
+                let written = store.propose(put, deadline).await;
+                if n.is_multiple_of(50) && n > 300 {
+                    let revision = Revision(store.revision().0 - 250);
+                    let compact = Command::Compact { revision };
+                    drop(store.propose(compact, deadline).await);
+                }
+                written.is_ok()
+            };
+            // A write may fail: the leader may just have gone.
+            let _ = sim::spawn_on(NODES[at], "write", write).await;
+        }
+    }
+
+    /// All three have applied everything and are equal; fails after a minute.
+    async fn equal(&self) {
+        let mut seen = Vec::new();
+        for _ in 0..6_000 {
+            seen = self
+                .members
+                .iter()
+                .zip(NODES)
+                .map(|(s, node)| sim::enter(node, || s.as_ref().map(Store::whole_hash)))
+                .collect();
+            if seen.iter().all(|hash| hash.is_some() && *hash == seen[0]) {
+                return;
+            }
+            sim::sleep(MS * 10).await;
+        }
+        panic!("the members do not come to the same: {seen:?}");
+    }
+
+    /// A follower that was down while the log moved on, and is down still.
+    async fn left_behind(&mut self) -> usize {
+        self.write(60).await;
+        let leader = self.leader().await;
+        let away = (leader + 1) % 3;
+        self.kill(away);
+        self.write(500).await;
+        // The last batch is persisted, and the log purged.
+        sim::sleep(MS * 500).await;
+        away
+    }
+}
+
+fn in_member(name: &str) -> PathBuf {
+    Path::new(DATA).join("member").join(name)
+}
+
+/// The file's text, as the machine sees it.
+async fn text(at: usize, name: &'static str) -> Option<String> {
+    let node = NODES[at];
+    let read = async move {
+        let file = sim::disk(node).open(&in_member(name), Open::Read).await;
+        let bytes = file.ok()?.read_at(0, 4096).await.ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    sim::spawn_on(node, "look", read).await.ok().flatten()
+}
+
+/// Bytes of the rows in the directory that a state is received in.
+async fn received(at: usize, dir: &'static str) -> u64 {
+    let node = NODES[at];
+    let look = async move {
+        let (disk, dir) = (sim::disk(node), in_member(dir));
+        let mut bytes = 0;
+        for name in disk.list(&dir).await.unwrap_or_default() {
+            if name.ends_with(".seg")
+                && let Ok(file) = disk.open(&dir.join(name), Open::Read).await
+            {
+                bytes += file.len().await.unwrap_or(0);
+            }
+        }
+        bytes
+    };
+    sim::spawn_on(node, "look", look).await.unwrap_or(0)
+}
+
+const INSTALLED: &str = "rows.current";
+const STAGING: &str = "rows.staging";
+
+/// Waits until so many bytes are received, and sees that it never has fewer than `least`; how many it has.
+async fn until_received(at: usize, least: u64, bytes: u64) -> u64 {
+    for _ in 0..20_000 {
+        let now = received(at, "rows-2").await;
+        assert!(now >= least, "begun again: {now} of {least}");
+        if now >= bytes {
+            return now;
+        }
+        sim::sleep(MS).await;
+    }
+    panic!("nothing is received");
+}
+
+#[test]
+fn a_follower_that_was_away_is_sent_the_state_under_load() {
+    for seed in 1..=4 {
+        sim::run(seed, async {
+            let mut cluster = Cluster::new(SLOW).await;
+            let away = cluster.left_behind().await;
+            assert_eq!(text(away, INSTALLED).await, None);
+            cluster.boot(away).await;
+            cluster.write(300).await;
+            cluster.equal().await;
+            assert!(text(away, INSTALLED).await.is_some(), "it took the state");
+            assert_eq!(text(away, STAGING).await, None, "and cleared up");
+            // And once more, the other way round: back to the first directory; everybody restarts in between.
+            cluster.kill(away);
+            cluster.write(400).await;
+            for at in (0..3).filter(|at| *at != away) {
+                cluster.kill(at);
+                cluster.boot(at).await;
+            }
+            cluster.write(50).await;
+            cluster.boot(away).await;
+            cluster.write(100).await;
+            cluster.equal().await;
+            let current = text(away, INSTALLED).await.expect("it is there");
+            assert!(current.contains("\nrows\n"), "{current}");
+            for at in 0..3 {
+                cluster.cut_power(at);
+                cluster.boot(at).await;
+            }
+            cluster.write(10).await;
+            cluster.equal().await;
+        });
+    }
+}
+
+#[test]
+fn a_transfer_goes_on_where_it_was_after_cuts_and_a_restart_of_the_receiver() {
+    for seed in 1..=4 {
+        sim::run(seed, async {
+            let mut cluster = Cluster::new(SLOW).await;
+            let away = cluster.left_behind().await;
+            let leader = cluster.leader().await;
+            cluster.boot(away).await;
+            let mut has = until_received(away, 0, 20 << 10).await;
+            let offer = text(away, STAGING).await.expect("it is being received");
+            for cut in 0..3 {
+                if cut < 2 {
+                    sim::break_connections(NODES[away], NODES[leader]);
+                } else {
+                    cluster.kill(away);
+                    cluster.boot(away).await;
+                }
+                has = until_received(away, has, has + (9 << 10)).await;
+                assert_eq!(text(away, STAGING).await.as_ref(), Some(&offer));
+            }
+            cluster.write(20).await;
+            cluster.equal().await;
+            assert!(text(away, INSTALLED).await.is_some());
+        });
+    }
+}
+
+#[test]
+fn another_leader_sends_its_own_state_when_the_sender_dies() {
+    for seed in 1..=4 {
+        sim::run(seed, async {
+            let mut cluster = Cluster::new(SLOW).await;
+            let away = cluster.left_behind().await;
+            let leader = cluster.leader().await;
+            cluster.boot(away).await;
+            until_received(away, 0, 20 << 10).await;
+            let first = text(away, STAGING).await.expect("it is being received");
+            cluster.kill(leader);
+            // Two of three are left, and one of them is far behind: it cannot lead, but it votes.
+            cluster.write(5).await;
+            cluster.boot(leader).await;
+            cluster.write(100).await;
+            cluster.equal().await;
+            assert!(text(away, INSTALLED).await.is_some());
+            assert_ne!(text(away, STAGING).await, Some(first));
+        });
+    }
+}
+
+/// Cuts the receiver's power so long after it was started, or lets it be; when the state was seen installed.
+async fn cut_at(cut: Option<Duration>) -> Option<Duration> {
+    let quick = ImageRules {
+        bytes_per_second: 4 << 20,
+        ..SLOW
+    };
+    let mut cluster = Cluster::new(quick).await;
+    let away = cluster.left_behind().await;
+    let begun = sim::elapsed();
+    cluster.boot(away).await;
+    let mut installed = None;
+    while sim::elapsed() - begun < cut.unwrap_or(Duration::from_secs(20)) {
+        // The same looks in every run, so that up to the cut all are the same.
+        sim::sleep(Duration::from_micros(100)).await;
+        if text(away, INSTALLED).await.is_some() {
+            installed.get_or_insert(sim::elapsed() - begun);
+            if cut.is_none() {
+                break;
+            }
+        }
+    }
+    if cut.is_some() {
+        cluster.cut_power(away);
+        // What the disk kept.
+        let there = text(away, INSTALLED).await.is_some();
+        installed = there.then(|| sim::elapsed() - begun);
+        cluster.boot(away).await;
+    }
+    cluster.write(20).await;
+    cluster.equal().await;
+    // What it came back with lasts.
+    cluster.cut_power(away);
+    cluster.boot(away).await;
+    cluster.write(5).await;
+    cluster.equal().await;
+    installed
+}
+
+#[test]
+fn a_power_cut_at_any_step_leaves_the_old_state_or_the_new_one() {
+    let seed = 5;
+    let installed = sim::run(seed, cut_at(None)).expect("it is installed");
+    let step = installed / 16;
+    for n in 1..=17 {
+        sim::run(seed, cut_at(Some(step * n)));
+    }
+    // Around the exchange itself, finely.
+    let exchange = installed.saturating_sub(MS * 12);
+    let (mut old, mut new) = (0, 0);
+    for n in 0..40 {
+        match sim::run(seed, cut_at(Some(exchange + MS * n / 2))) {
+            None => old += 1,
+            Some(_) => new += 1,
+        }
+    }
+    assert!(old > 3 && new > 3, "{old} before, {new} after the exchange");
+}
+
+#[test]
+fn a_slow_follower_does_not_keep_the_log() {
+    let tight = ImageRules {
+        log_kept_hard: 20 << 10,
+        bytes_per_second: 10 << 20,
+        ..SLOW
+    };
+    for seed in 1..=3 {
+        sim::run(seed, async move {
+            let mut cluster = Cluster::new(tight).await;
+            cluster.write(60).await;
+            let slow = (cluster.leader().await + 1) % 3;
+            // Each sync takes a while, so that it always answers, and always late.
+            let normal = sim::DiskProfile::default();
+            sim::set_disk(
+                NODES[slow],
+                sim::DiskProfile {
+                    sync: (MS * 700, MS * 800),
+                    ..normal
+                },
+            );
+            let mut given = false;
+            for _ in 0..40 {
+                cluster.write(50).await;
+                given |=
+                    text(slow, STAGING).await.is_some() || text(slow, INSTALLED).await.is_some();
+                if given {
+                    break;
+                }
+            }
+            assert!(given, "it is given the state instead of the log");
+            sim::set_disk(NODES[slow], normal);
+            cluster.write(20).await;
+            cluster.equal().await;
+        });
+    }
+}
