@@ -79,17 +79,20 @@ impl<E: Env> Inner<E> {
             if !self.wal.writing_since().is_some_and(hangs) || !self.leads_others() {
                 continue;
             }
+            if self.successors(E::now()).is_empty() {
+                // Nobody could take it: then this member is better than none.
+                continue;
+            }
             tracing::error!(
                 "the disk hangs: the log has been written to for over {limit:?}; handing leadership over"
             );
+            // Its outcome is not asked for: Raft's core may hang on the same disk, to store the vote that deposes it.
             self.transfer_away(self.hand_over_by()).await;
-            if !self.leads_others() {
-                self.fail(format!(
-                    "the disk hangs: a write to the log has taken over {limit:?}; leadership was handed over. Look at the disk, \
-                     then start this member again"
-                ));
-                return;
-            }
+            self.fail(format!(
+                "the disk hangs: a write to the log has taken over {limit:?}; leadership was handed over. Look at the disk, then \
+                 start this member again"
+            ));
+            return;
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::member::Inner;
 
 impl<E: Env> Inner<E> {
     /// Voters but this one that acknowledged something within the last heartbeat; the one with the most log first.
-    fn successors(&self, now: Instant) -> Vec<u64> {
+    pub(crate) fn successors(&self, now: Instant) -> Vec<u64> {
         let metrics = self.metrics.borrow_watched();
         let (Some(heartbeat), Some(replication)) = (&metrics.heartbeat, &metrics.replication)
         else {

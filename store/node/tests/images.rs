@@ -357,7 +357,9 @@ fn a_power_cut_at_any_step_leaves_the_old_state_or_the_new_one() {
 #[test]
 fn a_slow_follower_does_not_keep_the_log() {
     let tight = ImageRules {
-        log_kept_hard: 20 << 10,
+        log_kept_min: 4 << 10,
+        log_kept_max: 4 << 10,
+        log_kept_hard: 4 << 10,
         bytes_per_second: 10 << 20,
         ..SLOW
     };
@@ -366,12 +368,13 @@ fn a_slow_follower_does_not_keep_the_log() {
             let mut cluster = Cluster::new(tight).await;
             cluster.write(60).await;
             let slow = (cluster.leader().await + 1) % 3;
-            // Each sync takes a while, so that it always answers, and always late.
+            // Each sync takes a while: it answers in time, so that no stream of it ends by itself, and is always behind by
+            // more than the log may keep.
             let normal = sim::DiskProfile::default();
             sim::set_disk(
                 NODES[slow],
                 sim::DiskProfile {
-                    sync: (MS * 700, MS * 800),
+                    sync: (MS * 200, MS * 250),
                     ..normal
                 },
             );

@@ -185,7 +185,20 @@ impl Scene {
         });
         failed.await.unwrap_or(false)
     }
-    pub fn whole_hash(&self, node: NodeId) -> u64 {
-        self.stores[&node].whole_hash().1
+    /// Whether all states are equal once all have applied the same entries; false as well if they never do within 10 s.
+    pub async fn states_agree(&self) -> bool {
+        let end = sim::elapsed() + Duration::from_secs(10);
+        while sim::elapsed() < end {
+            let all: Vec<_> = self
+                .stores
+                .values()
+                .map(|store| store.whole_hash())
+                .collect();
+            if all.windows(2).all(|two| two[0].0 == two[1].0) {
+                return all.windows(2).all(|two| two[0].1 == two[1].1);
+            }
+            sim::sleep(MS).await;
+        }
+        false
     }
 }
