@@ -49,22 +49,13 @@ impl Directories {
         self.wiped.subscribe().get()
     }
     pub async fn wiped(&self) {
-        told(&self.wiped).await;
+        self.wiped.until(|told| told.then_some(())).await;
     }
     pub fn told_removed(&self) {
         self.removed.send(true);
     }
     pub async fn removed(&self) {
-        told(&self.removed).await;
-    }
-}
-
-async fn told(what: &watch::Sender<bool>) {
-    let mut what = what.subscribe();
-    while !what.get() {
-        if what.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.removed.until(|told| told.then_some(())).await;
     }
 }
 

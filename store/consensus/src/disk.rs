@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use barque_store_env::{Env, Instant, watch};
+use barque_store_env::{Env, Instant};
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 
@@ -20,6 +20,7 @@ pub struct Failed<E: Env> {
 struct Held<E: Env> {
     /// Nothing is held back any more.
     released: bool,
+    /// No more than Raft appends while leadership is handed over, which the bound on unanswered proposals bounds too.
     callbacks: Vec<(IOFlushed<Types<E>>, std::io::Error)>,
 }
 
@@ -76,11 +77,9 @@ impl<E: Env> Inner<E> {
         loop {
             E::sleep(self.timing.election / 4).await;
             let hangs = |since: Instant| E::now().saturating_since(since) > limit;
-            if !self.wal.writing_since().is_some_and(hangs) || !self.leads_others() {
-                continue;
-            }
-            if self.successors(E::now()).is_empty() {
-                // Nobody could take it: then this member is better than none.
+            // Who does not lead has no successors. Where a leader has none, it is better than nobody.
+            if !self.wal.writing_since().is_some_and(hangs) || self.successors(E::now()).is_empty()
+            {
                 continue;
             }
             tracing::error!(
@@ -93,19 +92,6 @@ impl<E: Env> Inner<E> {
                  start this member again"
             ));
             return;
-        }
-    }
-}
-
-/// Tells when `failed` has a cause.
-pub(crate) async fn cause(failure: &watch::Sender<Option<String>>) -> String {
-    let mut failure = failure.subscribe();
-    loop {
-        if let Some(cause) = failure.get() {
-            return cause;
-        }
-        if failure.changed().await.is_err() {
-            std::future::pending::<()>().await;
         }
     }
 }

@@ -42,6 +42,8 @@ mod tests;
 mod transport;
 mod types;
 
+pub use image::{Image, ImageRules, Offer, Piece, Pinned, Staged, Staging, Working};
+pub use integrity::{Ability, Fence, HashAt};
 pub use members::{ChangeError, Membership, Progress, Step};
 pub use transport::join::{JoinError, Known};
 
@@ -53,8 +55,6 @@ pub async fn ask_members<E: Env>(
 ) -> Result<Known, JoinError> {
     transport::join::ask::<E>(net, addr, timeout).await
 }
-pub use image::{Image, ImageRules, Offer, Piece, Pinned, Staged, Staging, Working};
-pub use integrity::{Ability, Fence, HashAt};
 
 /// Which of the safety guards are on. All are, except in the simulator's runs that prove what each is for
 /// (`tests/sim/GUARDS.md`): no flag and no file switches one off.
@@ -303,6 +303,10 @@ impl<E: Env> Consensus<E> {
     /// The current view, computed at the call.
     pub fn view(&self) -> View {
         self.inner.view()
+    }
+    /// How long a follower waits for a leader it has heard from.
+    pub fn lease(&self) -> Duration {
+        self.inner.timing.lease
     }
     /// Woken at each change of leader, term or leadership.
     pub fn changes(&self) -> barque_store_env::watch::Receiver<View> {

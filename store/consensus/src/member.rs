@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::admission::Admission;
 use crate::directories::{self, Directories};
-use crate::disk::{self, Failed};
+use crate::disk::Failed;
 use crate::guard::{self, Timing, VoteGuard};
 use crate::log_store::{self, LogStore};
 use crate::machine::{self, Applier, Persisted};
@@ -486,7 +486,7 @@ impl<E: Env> Inner<E> {
     }
 
     pub async fn failed(&self) -> String {
-        disk::cause(&self.failure).await
+        self.failure.until(Option::clone).await
     }
     pub async fn removed(&self) {
         self.directories.removed().await;

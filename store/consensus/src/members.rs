@@ -148,7 +148,8 @@ impl<E: Env> Inner<E> {
 
     /// Keeps the ways to the others as the membership names them.
     pub(crate) async fn follow_membership(self: std::sync::Arc<Self>) {
-        let mut metrics = self.metrics.clone();
+        // These do not change with every entry.
+        let mut metrics = self.raft.server_metrics();
         let mut known = Membership::default();
         loop {
             let now = self.membership();

@@ -16,6 +16,7 @@ mod any;
 mod codec;
 mod error;
 mod files;
+mod held;
 mod kind;
 pub mod limits;
 mod memory;

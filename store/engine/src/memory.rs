@@ -2,8 +2,6 @@
 //! back and keeps no checkpoint, so it is for tests; what it answers, the other engines must answer.
 //! Promise: as the crate's, except that a bad frame always counts as a torn tail.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,9 +11,10 @@ use parking_lot::RwLock;
 
 use crate::codec::{
     self, FILE_HEADER, FileHeader, Found, FrameKind, FrameWriter, HeaderError, Link, MEMORY_MAGIC,
-    Place, row_len,
+    Place,
 };
 use crate::error::Latch;
+use crate::held::Held;
 use crate::{
     Batch, Engine, Error, Image, Images, Lock, Opened, Reader, Restore, RowId, Space, Unreadable,
     files,
@@ -38,56 +37,9 @@ pub struct Memory<E: Env> {
     _lock: Lock<E>,
 }
 
-/// What is held, changed by whole batches.
-#[derive(Clone, Default)]
-struct Held {
-    rows: BTreeMap<RowId, Bytes>,
-    /// Of `rows`, as a frame has them.
-    row_bytes: u64,
-    meta: BTreeMap<String, Bytes>,
-}
-
-impl Held {
-    fn bytes(&self) -> u64 {
-        let meta = self.meta.iter();
-        let meta: usize = meta.map(|(name, value)| name.len() + value.len()).sum();
-        self.row_bytes + meta as u64
-    }
-
-    fn scan(&self, from: RowId, max_rows: usize, max_bytes: usize) -> Vec<(RowId, Bytes)> {
-        let mut out = Vec::new();
-        let mut bytes = 0;
-        for (id, row) in self.rows.range((Bound::Included(from), Bound::Unbounded)) {
-            if out.len() >= max_rows || !out.is_empty() && bytes >= max_bytes {
-                break;
-            }
-            bytes += row.len();
-            out.push((*id, row.clone()));
-        }
-        out
-    }
-}
-
 #[derive(Default)]
 struct Rows {
     held: RwLock<Held>,
-}
-
-impl Image for Held {
-    fn meta(&self) -> &BTreeMap<String, Bytes> {
-        &self.meta
-    }
-    fn bytes(&self) -> u64 {
-        Held::bytes(self)
-    }
-    fn rows(
-        &self,
-        from: RowId,
-        max_rows: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<(RowId, Bytes)>, Unreadable> {
-        Ok(self.scan(from, max_rows, max_bytes))
-    }
 }
 
 impl Images for Rows {
@@ -98,7 +50,7 @@ impl Images for Rows {
 
 impl Reader for Rows {
     fn read(&self, id: RowId) -> Result<Option<Bytes>, Unreadable> {
-        Ok(self.held.read().rows.get(&id).cloned())
+        Ok(self.held.read().get(id).cloned())
     }
     fn scan(
         &self,
@@ -205,13 +157,10 @@ impl<E: Env> Memory<E> {
         let mut held = self.rows.held.write();
         for (id, row) in batch.rows {
             self.last = Some(id);
-            held.row_bytes += row_len(row.len());
-            held.rows.insert(id, row);
+            held.insert(id, row);
         }
         for id in batch.freed {
-            if let Some(row) = held.rows.remove(&id) {
-                held.row_bytes -= row_len(row.len());
-            }
+            held.remove(id);
         }
         for (name, value) in batch.meta {
             match value {

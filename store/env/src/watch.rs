@@ -69,6 +69,17 @@ impl<T: Clone> Sender<T> {
     pub fn get(&self) -> T {
         locked(&self.0).value.clone()
     }
+    /// Resolves with what `found` makes of the first value it takes, the present one included.
+    pub async fn until<R>(&self, found: impl Fn(&T) -> Option<R>) -> R {
+        let mut values = self.subscribe();
+        loop {
+            if let Some(found) = found(&values.get_and_update()) {
+                return found;
+            }
+            // This sender is here for as long as somebody waits on it: the channel does not end.
+            let _ = values.changed().await;
+        }
+    }
     pub fn subscribe(&self) -> Receiver<T> {
         let mut inner = locked(&self.0);
         inner.next += 1;

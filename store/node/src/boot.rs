@@ -257,7 +257,6 @@ pub(crate) async fn start<E: Env>(
     let shared = Arc::new(Shared {
         member,
         cluster_id,
-        lease: config.election / 2,
         cluster_token: config.cluster_token.clone(),
         request_timeout: Duration::from_secs(5) + config.election * 2,
         machine: machine.clone(),
@@ -334,19 +333,18 @@ pub(crate) async fn start<E: Env>(
 
 /// Where the others are, as far as this member knows.
 fn peers(state: &State, founders: &[MemberInfo]) -> BTreeMap<MemberId, consensus::Peer> {
-    let wanted = state.cluster().wanted().iter();
-    let mut urls: Vec<_> = wanted.map(|(id, m)| (*id, m.peer_urls.first())).collect();
-    if urls.is_empty() {
-        urls = founders
+    let wanted = state.cluster().wanted();
+    let at = |id: MemberId, urls| Some((id, membership::peer(urls)?));
+    match wanted.is_empty() {
+        true => founders
             .iter()
-            .map(|m| (m.id, m.peer_urls.first()))
-            .collect();
+            .filter_map(|m| at(m.id, &m.peer_urls))
+            .collect(),
+        false => wanted
+            .iter()
+            .filter_map(|(id, m)| at(*id, &m.peer_urls))
+            .collect(),
     }
-    let peer = |(id, url): (MemberId, Option<&String>)| {
-        let addr = peer_address("peer URL", url?).ok()?;
-        Some((id, consensus::Peer { addr }))
-    };
-    urls.into_iter().filter_map(peer).collect()
 }
 
 /// Whether the directory is the one that the flags mean. As etcd, flags for a first start are ignored later; but a directory

@@ -158,8 +158,6 @@ pub struct Status {
 pub(crate) struct Shared<E: Env> {
     pub(crate) member: MemberId,
     pub(crate) cluster_id: u64,
-    /// The leader's lease: half the election timeout.
-    pub(crate) lease: Duration,
     cluster_token: String,
     /// etcd's: 5 s + 2 x election timeout.
     pub(crate) request_timeout: Duration,

@@ -172,12 +172,7 @@ impl<E: Env> Machine<E> {
     }
     /// Resolves once this member was removed.
     pub(crate) async fn removed(&self) {
-        let mut removed = self.removed.subscribe();
-        while !removed.get() {
-            if removed.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        self.removed.until(|removed| removed.then_some(())).await;
     }
     /// What this member's own place is, after it may have changed.
     fn note_cluster(&self, state: &State) {
@@ -255,15 +250,7 @@ impl<E: Env> Machine<E> {
     }
     /// Resolves with the reason when the member is fenced.
     pub(crate) async fn failure(&self) -> String {
-        let mut failure = self.failure.subscribe();
-        loop {
-            if let Some(reason) = failure.get_and_update() {
-                return reason;
-            }
-            if failure.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        self.failure.until(Option::clone).await
     }
 }
 

@@ -95,15 +95,7 @@ impl Marks {
     }
     /// Resolves with the reason when this member was fenced.
     pub(crate) async fn fenced(&self) -> String {
-        let mut fenced = self.fenced.subscribe();
-        loop {
-            if let Some(reason) = fenced.get_and_update() {
-                return reason;
-            }
-            if fenced.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        self.fenced.until(Option::clone).await
     }
 
     /// The next put applied here is carried out wrongly. For the simulator's runs that prove what marks are for.

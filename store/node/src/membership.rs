@@ -108,20 +108,20 @@ impl Sight<'_> {
     fn addition(&self) -> Option<Move> {
         let missing = |(id, _): &(&MemberId, &WantedMember)| !self.actual.nodes.contains_key(id);
         let (id, member) = self.wanted.iter().find(missing)?;
-        Some(Move::Step(Step::Add(*id, peer(member)?)))
+        Some(Move::Step(Step::Add(*id, peer(&member.peer_urls)?)))
     }
 
     fn address(&self) -> Option<Move> {
         self.wanted.iter().find_map(|(id, member)| {
-            let (now, wanted) = (self.actual.nodes.get(id)?, peer(member)?);
+            let (now, wanted) = (self.actual.nodes.get(id)?, peer(&member.peer_urls)?);
             (*now != wanted).then_some(Move::Step(Step::Readdress(*id, wanted)))
         })
     }
 }
 
-/// `None`: no URL of it names a host and a port, which was refused when it was added.
-fn peer(member: &WantedMember) -> Option<Peer> {
-    let addr = peer_address("peer URL", member.peer_urls.first()?).ok()?;
+/// Where a member with these peer URLs is; `None`: the first one names no host and port, which was refused when it was told.
+pub(crate) fn peer(urls: &[String]) -> Option<Peer> {
+    let addr = peer_address("peer URL", urls.first()?).ok()?;
     Some(Peer { addr })
 }
 
@@ -150,7 +150,7 @@ pub(crate) async fn follow<E: Env>(shared: Arc<Shared<E>>, founders: Vec<MemberI
         let next = Sight {
             me: shared.member,
             now,
-            lease: shared.lease,
+            lease: shared.consensus.lease(),
             wanted: &wanted,
             published: &published,
             actual: &actual,
@@ -164,7 +164,8 @@ pub(crate) async fn follow<E: Env>(shared: Arc<Shared<E>>, founders: Vec<MemberI
                 tracing::info!(
                     "this member is to leave the cluster: handing leadership over first"
                 );
-                shared.consensus.transfer_away(now + shared.lease * 2).await;
+                let by = now + shared.consensus.lease() * 2;
+                shared.consensus.transfer_away(by).await;
             }
             Some(Move::Step(step)) => {
                 tracing::info!(?step, "changing the membership");

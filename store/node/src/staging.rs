@@ -85,15 +85,7 @@ impl<E: Env> Depot<E> {
 
     /// Resolves once the disk has failed under a state that was being received.
     pub(crate) async fn failed(&self) -> String {
-        let mut broken = self.broken.subscribe();
-        loop {
-            if let Some(why) = broken.get() {
-                return why;
-            }
-            if broken.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        self.broken.until(Option::clone).await
     }
     fn breaks(&self, why: String) -> String {
         self.broken.send(Some(why.clone()));

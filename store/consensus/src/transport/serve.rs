@@ -58,18 +58,19 @@ pub struct Served<E: Env> {
 impl<E: Env> Served<E> {
     /// Whether the member was removed, and Raft does without it: until then its vote may be needed to carry that out.
     fn is_gone(&self, member: MemberId) -> bool {
-        if !self.machine.is_removed(member) {
-            return false;
-        }
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let both = [
-            &metrics.membership_config,
-            &metrics.committed_membership_config,
-        ];
-        // One that has just started knows none yet.
-        both.iter()
-            .all(|m| m.log_id().is_some() && m.get_node(&member.0).is_none())
+        // Raft first: it is asked with every heartbeat, which must not wait for an apply that holds the state.
+        let metrics = self.raft.server_metrics();
+        let without = {
+            let metrics = metrics.borrow_watched();
+            let both = [
+                &metrics.membership_config,
+                &metrics.committed_membership_config,
+            ];
+            // One that has just started knows none yet.
+            both.iter()
+                .all(|m| m.log_id().is_some() && m.get_node(&member.0).is_none())
+        };
+        without && self.machine.is_removed(member)
     }
 }
 

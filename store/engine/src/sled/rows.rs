@@ -2,7 +2,6 @@
 //! everything in memory: as much as the whole store, for as long as it is pinned.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +9,8 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::RwLock;
 
-use crate::codec::{self, ROW_HEADER, check_row, row_len};
+use crate::codec::{self, ROW_HEADER, check_row};
+use crate::held::Held;
 use crate::limits::SLED_PIECE_BYTES;
 use crate::{Image, Images, Reader, RowId, Unreadable};
 
@@ -154,50 +154,17 @@ impl Rows {
     }
 }
 
-/// A copy.
-struct Copied {
-    rows: BTreeMap<RowId, Bytes>,
-    meta: BTreeMap<String, Bytes>,
-}
-
 impl Images for Rows {
     fn pin(&self) -> Result<Arc<dyn Image>, Unreadable> {
         let _whole = self.changing.read();
         let rows = self.scan(RowId { main: 0, sub: 0 }, usize::MAX, usize::MAX)?;
-        let named = self.named()?.into_iter();
-        Ok(Arc::new(Copied {
-            rows: rows.into_iter().collect(),
-            meta: named.map(|(name, (_, value))| (name, value)).collect(),
-        }))
-    }
-}
-
-impl Image for Copied {
-    fn meta(&self) -> &BTreeMap<String, Bytes> {
-        &self.meta
-    }
-    fn bytes(&self) -> u64 {
-        let rows: u64 = self.rows.values().map(|row| row_len(row.len())).sum();
-        let meta = self.meta.iter();
-        let meta: usize = meta.map(|(name, value)| name.len() + value.len()).sum();
-        rows + meta as u64
-    }
-    fn rows(
-        &self,
-        from: RowId,
-        max_rows: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<(RowId, Bytes)>, Unreadable> {
-        let mut out = Vec::new();
-        let mut bytes = 0;
-        for (id, row) in self.rows.range((Bound::Included(from), Bound::Unbounded)) {
-            if out.len() >= max_rows || !out.is_empty() && bytes >= max_bytes {
-                break;
-            }
-            bytes += row.len();
-            out.push((*id, row.clone()));
+        let mut copy = Held::default();
+        for (id, row) in rows {
+            copy.insert(id, row);
         }
-        Ok(out)
+        let named = self.named()?.into_iter();
+        copy.meta = named.map(|(name, (_, value))| (name, value)).collect();
+        Ok(Arc::new(copy))
     }
 }
 
