@@ -28,6 +28,7 @@ mod leases;
 pub mod limits;
 mod machine;
 mod marks;
+mod members;
 mod membership;
 mod persister;
 mod pieces;
@@ -49,7 +50,7 @@ pub use figures::Figures;
 pub use space::SpaceRules;
 pub use watches::WatchStream;
 
-use limits::{MEMBERSHIP_INTERVAL, SHUTDOWN_PERSIST_MAX};
+use limits::SHUTDOWN_PERSIST_MAX;
 use machine::Machine;
 use queue::{Queue, Reply, Waiting};
 
@@ -158,7 +159,7 @@ pub struct Status {
 pub(crate) struct Shared<E: Env> {
     pub(crate) member: MemberId,
     pub(crate) cluster_id: u64,
-    cluster_token: String,
+    pub(crate) cluster_token: String,
     /// etcd's: 5 s + 2 x election timeout.
     pub(crate) request_timeout: Duration,
     pub(crate) machine: Arc<Machine<E>>,
@@ -204,7 +205,7 @@ impl<E: Env> Shared<E> {
 /// Handle of a running member. Cheap to clone; usable from any thread or runtime.
 #[derive(Clone)]
 pub struct Store<E: Env> {
-    shared: Arc<Shared<E>>,
+    pub(crate) shared: Arc<Shared<E>>,
 }
 
 impl<E: Env> Store<E> {
@@ -359,98 +360,6 @@ impl<E: Env> Store<E> {
     /// The alarms that are up, by kind, then member.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.shared.machine.state.read().alarms().iter().collect()
-    }
-
-    /// The members that are wanted, by id, with what they have published of themselves.
-    pub fn members(&self) -> Vec<MemberInfo> {
-        self.shared.machine.members()
-    }
-
-    /// Whether this member is in the cluster as a learner.
-    pub fn is_learner(&self) -> bool {
-        self.shared.machine.is_learner()
-    }
-
-    /// Adds a member that will be found at these URLs; returns its id and all members. It need not run yet: the cluster's
-    /// quorum counts it once it has caught up.
-    pub async fn member_add(
-        &self,
-        peer_urls: Vec<String>,
-        learner: bool,
-        deadline: Instant,
-    ) -> Result<Result<(MemberId, Vec<MemberInfo>), Refusal>, ProposeError> {
-        let id = ids::added_member_id(&peer_urls, &self.shared.cluster_token, E::random());
-        let change = MemberChange::Add {
-            id,
-            peer_urls,
-            learner,
-        };
-        let members = self.member_change(change, deadline).await?;
-        Ok(members.map(|members| (id, members)))
-    }
-
-    /// Changes who is to be in the cluster; returns all members after it. Answers once the wish is committed; Raft's own
-    /// membership follows it in steps. A removal is waited for: whoever asked for it may take the machine away.
-    pub async fn member_change(
-        &self,
-        change: MemberChange,
-        deadline: Instant,
-    ) -> Result<Result<Vec<MemberInfo>, Refusal>, ProposeError> {
-        let leaving = match &change {
-            MemberChange::Remove { id } => Some(*id),
-            _ => None,
-        };
-        let outcome = self.propose(Command::Members(change), deadline).await?;
-        Ok(match outcome.result {
-            Ok(Answer::Members(members)) => {
-                if let Some(id) = leaving {
-                    self.until_gone(id, deadline).await;
-                }
-                Ok(members)
-            }
-            Ok(other) => unreachable!("a change of members is answered by members, not {other:?}"),
-            Err(refusal) => Err(refusal),
-        })
-    }
-
-    /// Waits until Raft does without the member, as far as is known here, or the deadline has passed.
-    async fn until_gone(&self, id: MemberId, deadline: Instant) {
-        while id != self.shared.member && E::now() < deadline {
-            let membership = self.shared.consensus.membership();
-            if membership.is_without(id) {
-                return;
-            }
-            E::sleep(MEMBERSHIP_INTERVAL).await;
-        }
-    }
-
-    /// Hands leadership to `to`; this member must lead.
-    pub async fn move_leader(&self, to: MemberId, deadline: Instant) -> Result<(), TransferError> {
-        self.shared.consensus.transfer_to(to, deadline).await
-    }
-
-    /// Hands leadership to another voter, if this member leads and there is one that can take it by `deadline`.
-    pub async fn hand_over(&self, deadline: Instant) {
-        self.shared.consensus.transfer_away(deadline).await;
-    }
-
-    /// Resolves once this member was removed from the cluster and Raft does without it; it should be shut down then. (Before,
-    /// its vote may be needed to carry the removal out.)
-    pub async fn removed(&self) {
-        let consensus = &self.shared.consensus;
-        let out = async {
-            self.shared.machine.removed().await;
-            loop {
-                let membership = consensus.membership();
-                if membership.is_without(self.shared.member) {
-                    return;
-                }
-                E::sleep(MEMBERSHIP_INTERVAL).await;
-            }
-        };
-        // The entry that takes it out may never reach it: then a peer says so.
-        let (out, told) = (pin!(out), pin!(consensus.removed()));
-        futures::future::select(out, told).await;
     }
 
     /// Resolves when the member can no longer trust its disk or state; the process must exit non-zero then.

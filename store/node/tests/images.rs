@@ -1,6 +1,8 @@
 //! A member that the log does not reach any more is sent the state: under load, over cuts, kills and power losses, on
 //! simulated machines. Sizes are small, so that a few hundred writes are more than the log keeps.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,9 +10,9 @@ use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Disk, Env, File, Open};
 use barque_store_node::{Config, ImageRules, Store};
 use barque_store_state::*;
+use common::{DATA, simulated};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const DATA: &str = "/var/lib/barque";
 const MS: Duration = Duration::from_millis(1);
 
 /// About a second for the state these tests send.
@@ -24,23 +26,8 @@ const SLOW: ImageRules = ImageRules {
 
 fn config(node: NodeId, images: ImageRules) -> Config {
     Config {
-        name: node.to_string(),
-        data_dir: DATA.into(),
-        cluster_token: "images".into(),
-        listen_peer: "0.0.0.0:2380".into(),
-        advertise_client_urls: vec![format!("http://{node}:2379")],
-        initial_cluster: NODES
-            .map(|n| (n.to_string(), vec![format!("http://{n}:2380")]))
-            .into(),
-        heartbeat: MS * 50,
-        election: MS * 500,
-        progress_interval: Duration::from_secs(1),
-        space: barque_store_node::SpaceRules::default(),
-        guards: Default::default(),
-        engine: Default::default(),
-        value_cache_bytes: 1 << 20,
         images,
-        ..Config::default()
+        ..simulated(node, &NODES, "images")
     }
 }
 

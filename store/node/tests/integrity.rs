@@ -1,6 +1,8 @@
 //! Members compare their whole states: one that carries something out wrongly is found, the right one is fenced, the others
 //! go on; and nobody is ever found who did nothing wrong.
 
+mod common;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,33 +10,16 @@ use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Disk, Env};
 use barque_store_node::{Config, StartError, Store};
 use barque_store_state::*;
+use common::{DATA, simulated};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const DATA: &str = "/var/lib/barque";
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
 /// What is promised: found within a minute.
 const FOUND_WITHIN: Duration = Duration::from_secs(60);
 
 fn config(node: NodeId) -> Config {
-    Config {
-        name: node.to_string(),
-        data_dir: DATA.into(),
-        cluster_token: "integrity".into(),
-        listen_peer: "0.0.0.0:2380".into(),
-        advertise_client_urls: vec![format!("http://{node}:2379")],
-        initial_cluster: NODES
-            .map(|n| (n.to_string(), vec![format!("http://{n}:2380")]))
-            .into(),
-        heartbeat: MS * 50,
-        election: MS * 500,
-        progress_interval: S,
-        space: barque_store_node::SpaceRules::default(),
-        guards: Default::default(),
-        engine: Default::default(),
-        value_cache_bytes: 1 << 20,
-        ..Default::default()
-    }
+    simulated(node, &NODES, "integrity")
 }
 
 type Member = (NodeId, Store<SimEnv>);

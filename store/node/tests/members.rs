@@ -33,12 +33,6 @@ fn config(name: &str, dir: &Path, ports: &BTreeMap<String, u16>) -> Config {
         listen_peer: format!("127.0.0.1:{}", ports[name]),
         advertise_client_urls: vec![format!("http://{name}:2379")],
         initial_cluster: ports.iter().map(|(n, p)| (n.clone(), url(p))).collect(),
-        heartbeat: Duration::from_millis(100),
-        election: Duration::from_millis(1000),
-        progress_interval: Duration::from_secs(600),
-        space: barque_store_node::SpaceRules::default(),
-        guards: Default::default(),
-        engine: Default::default(),
         value_cache_bytes: 1 << 20,
         ..Default::default()
     }

@@ -24,12 +24,6 @@ fn config(dir: &Path) -> Config {
         listen_peer: "127.0.0.1:0".into(),
         advertise_client_urls: vec!["http://127.0.0.1:2379".into()],
         initial_cluster: [("one".to_owned(), vec!["http://127.0.0.1:2380".to_owned()])].into(),
-        heartbeat: Duration::from_millis(100),
-        election: Duration::from_millis(1000),
-        progress_interval: Duration::from_secs(600),
-        space: barque_store_node::SpaceRules::default(),
-        guards: Default::default(),
-        engine: Default::default(),
         value_cache_bytes: 1 << 20,
         ..Default::default()
     }

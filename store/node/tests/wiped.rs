@@ -1,6 +1,8 @@
 //! Guard 5, scripted: one member down, one wiped, the leader cut off. What the two that are left would elect knows
 //! nothing of the last acknowledged write.
 
+mod common;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,29 +11,15 @@ use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Disk, Env};
 use barque_store_node::{Config, Store};
 use barque_store_state::*;
+use common::{DATA, simulated};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const DATA: &str = "/var/lib/barque";
 const MS: Duration = Duration::from_millis(1);
 
 fn config(node: NodeId, guards: Guards) -> Config {
     Config {
-        name: node.to_string(),
-        data_dir: DATA.into(),
-        cluster_token: "wiped".into(),
-        listen_peer: "0.0.0.0:2380".into(),
-        advertise_client_urls: vec![format!("http://{node}:2379")],
-        initial_cluster: NODES
-            .map(|n| (n.to_string(), vec![format!("http://{n}:2380")]))
-            .into(),
-        heartbeat: MS * 50,
-        election: MS * 500,
-        progress_interval: Duration::from_secs(1),
-        space: barque_store_node::SpaceRules::default(),
         guards,
-        engine: Default::default(),
-        value_cache_bytes: 1 << 20,
-        ..Default::default()
+        ..simulated(node, &NODES, "wiped")
     }
 }
 

@@ -91,18 +91,8 @@ async fn run(args: &Args, seed: u64) -> Result<Vec<Report>, Failure> {
             lasting,
             kills,
             members,
-        } => {
-            let options = kills::Options {
-                program,
-                seed,
-                members,
-                lasting,
-                kills,
-                all: false,
-            };
-            kills::run(&options).await?
         }
-        Fault::KillAll {
+        | Fault::KillAll {
             lasting,
             kills,
             members,
@@ -113,7 +103,7 @@ async fn run(args: &Args, seed: u64) -> Result<Vec<Report>, Failure> {
                 members,
                 lasting,
                 kills,
-                all: true,
+                all: matches!(args.fault, Fault::KillAll { .. }),
             };
             kills::run(&options).await?
         }
