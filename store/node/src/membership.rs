@@ -135,11 +135,8 @@ pub(crate) async fn follow<E: Env>(shared: Arc<Shared<E>>, founders: Vec<MemberI
         if !shared.leads(now) || shared.machine.applied_term() != view.term {
             continue;
         }
-        let (wanted, published) = {
-            let state = shared.machine.state.read();
-            (state.cluster().wanted().clone(), state.published().clone())
-        };
-        if wanted.is_empty() && !founders.is_empty() {
+        let untold = shared.machine.state.read().cluster().wanted().is_empty();
+        if untold && !founders.is_empty() {
             let members = founders.clone();
             let found = Command::Members(MemberChange::Found { members });
             // Whatever became of it, the next round looks again.
@@ -147,17 +144,20 @@ pub(crate) async fn follow<E: Env>(shared: Arc<Shared<E>>, founders: Vec<MemberI
             continue;
         }
         let actual = shared.consensus.membership();
-        let next = Sight {
-            me: shared.member,
-            now,
-            lease: shared.consensus.lease(),
-            wanted: &wanted,
-            published: &published,
-            actual: &actual,
-            last_log: view.last_log,
-            progress: &|id| shared.consensus.progress(id),
-        }
-        .next();
+        let next = {
+            let state = shared.machine.state.read();
+            Sight {
+                me: shared.member,
+                now,
+                lease: shared.consensus.lease(),
+                wanted: state.cluster().wanted(),
+                published: state.published(),
+                actual: &actual,
+                last_log: view.last_log,
+                progress: &|id| shared.consensus.progress(id),
+            }
+            .next()
+        };
         match next {
             None => {}
             Some(Move::HandOver) => {
