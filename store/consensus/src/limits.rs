@@ -99,10 +99,10 @@ pub const IMAGE_BYTES_PER_SECOND: u64 = 64 << 20;
 pub const IMAGE_PAUSE_FACTOR: u32 = 1;
 /// A sender gives a transfer up when no piece was asked for in this time, and a receiver when none came (guard 11).
 pub const IMAGE_IDLE_MAX: Duration = Duration::from_secs(2);
-/// The same while the receiver, which has everything, puts the state together and installs it: some seconds for millions
-/// of keys.
-pub const IMAGE_INSTALL_MAX: Duration = Duration::from_secs(60);
-/// And the sender then says so often that it waits, to notice a receiver that was restarted.
+/// The same while the receiver, which has everything, puts the state together and installs it. It says every
+/// [`IMAGE_PROBE`] that it is still at it, but its thread may be busy for some seconds with millions of keys.
+pub const IMAGE_INSTALL_MAX: Duration = Duration::from_secs(10);
+/// And the sender says so often that it waits: a receiver that was restarted does not know the connection.
 pub const IMAGE_PROBE: Duration = Duration::from_millis(500);
 /// The state stays pinned so long after the last piece was asked for, so that a receiver that was restarted, or whose
 /// connection was cut, goes on where it was. What it costs: disk space that relocation would give back, and log.

@@ -152,6 +152,10 @@ impl<E: Env> LogStore<E> {
         }
         last
     }
+    /// The last entry that was given up, in openraft's count.
+    pub fn purged(&self) -> Option<u64> {
+        self.log.lock().purged.map(|id| id.index)
+    }
     /// The term of the entry, where it is here.
     pub fn term_at(&self, index: u64) -> Option<u64> {
         let log = self.log.lock();

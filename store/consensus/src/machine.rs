@@ -248,7 +248,7 @@ impl<E: Env> RaftStateMachine<Types<E>> for Applier<E> {
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<Types<E>, Snapshot>>, io::Error> {
-        let pinned = self.pins.get().map_err(io::Error::other)?;
+        let pinned = self.pins.get(self.log.purged()).map_err(io::Error::other)?;
         Ok(match pinned {
             Some(held) => Some(snapshot::<E>(
                 held.id,

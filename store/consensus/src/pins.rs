@@ -1,6 +1,6 @@
 //! The state that is being sent, kept the same for as long as somebody receives it (guard 11).
 //! Promise: every request of openraft's for a snapshot gets the same one until it was sent whole or nobody has asked for a
-//! piece for [`limits::IMAGE_HELD`]: openraft counts the follower as matching what it was handed, and a receiver goes on
+//! piece for [`limits::IMAGE_HELD`], or the log does not go on behind it any more: openraft counts the follower as matching what it was handed, and a receiver goes on
 //! with the same one only. What it covers, and nothing later, may be purged meanwhile.
 
 use std::marker::PhantomData;
@@ -85,14 +85,17 @@ impl<E: Env> Pins<E> {
         self.open.store(true, Ordering::Relaxed);
     }
 
-    /// The state to be sent; `None` when nothing was persisted yet, or during a start.
-    pub fn get(&self) -> Result<Option<Arc<Held>>, String> {
+    /// The state to be sent, with a log that goes on behind it and was given up to `purged` (in openraft's count); `None` when
+    /// nothing was persisted yet, or during a start.
+    pub fn get(&self, purged: Option<u64>) -> Result<Option<Arc<Held>>, String> {
         if !self.open.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let now = E::now();
         let mut held = self.held.lock();
-        if let Some(held) = held.as_ref().filter(|held| !held.is_over(now)) {
+        // The log may have been given up beyond it (its hard bound): whoever has it would need another one at once.
+        let fits = |held: &Held| !held.is_over(now) && purged <= Some(held.id.index);
+        if let Some(held) = held.as_ref().filter(|held| fits(held)) {
             held.touch(now);
             return Ok(Some(held.clone()));
         }
@@ -132,5 +135,65 @@ impl<E: Env> Pins<E> {
     /// The state was replaced: what is pinned is of no use any more.
     pub fn clear(&self) {
         *self.held.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use barque_store_env::sim::{self, SimEnv};
+    use barque_store_state::{Entry, LogIndex, Outcome};
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::Pinned;
+
+    struct Nothing;
+    impl Image for Nothing {
+        fn piece(&self, _: &[u8]) -> Result<Piece, String> {
+            Err("there is none".to_owned())
+        }
+    }
+
+    /// Goes on by ten entries whenever it is asked.
+    #[derive(Default)]
+    struct Steps(AtomicU64);
+    impl Machine for Steps {
+        fn apply(&self, _: LogIndex, _: u64, _: Option<&Entry>) -> Result<Vec<Outcome>, String> {
+            Ok(Vec::new())
+        }
+        fn pin(&self) -> Result<Option<Pinned>, String> {
+            let index = LogIndex(self.0.fetch_add(10, Ordering::Relaxed) + 10);
+            let mark = Mark {
+                index,
+                term: 1,
+                membership: Bytes::new(),
+            };
+            Ok(Some(Pinned {
+                mark,
+                bytes: 0,
+                image: Arc::new(Nothing),
+            }))
+        }
+    }
+
+    /// A transfer to a dead member kept the pin while the log was given up beyond it: every other member was sent that state
+    /// again and again, and never came to where the log begins.
+    #[test]
+    fn a_state_that_the_log_does_not_follow_any_more_is_not_sent_to_the_next() {
+        sim::run(1, async {
+            let pins = Pins::<SimEnv>::new(Arc::new(Steps::default()));
+            pins.open();
+            let get = |purged| {
+                pins.get(purged)
+                    .expect("no damage")
+                    .expect("a state")
+                    .id
+                    .index
+            };
+            let first = pins.get(Some(5)).expect("no damage").expect("a state");
+            let _under_way = Use::begin(first.clone(), SimEnv::now());
+            assert_eq!(get(Some(first.id.index)), first.id.index);
+            assert_eq!(get(Some(first.id.index + 1)), first.id.index + 10);
+        });
     }
 }

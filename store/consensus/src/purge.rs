@@ -13,6 +13,7 @@ use openraft_rt::WatchReceiver;
 use crate::log_store::LogStore;
 use crate::member::Raft;
 use crate::pins::Pins;
+use crate::types::Types;
 use crate::{ImageRules, Machine, limits};
 
 /// Entries below it (in openraft's count) are wanted by nobody who is sent the log.
@@ -42,29 +43,49 @@ pub struct Purger<E: Env> {
 
 impl<E: Env> Purger<E> {
     pub async fn run(mut self) {
-        let mut done = None;
         loop {
-            // Otherwise it looks now and then all the same: pins end with time, and followers fall behind.
+            // Otherwise it looks now and then all the same: pins end with time, followers fall behind, and openraft puts off
+            // what it is just sending.
             let persisted = E::timeout(limits::PURGE_LOOK, self.persisted.changed());
             if let Ok(Err(_)) = persisted.await {
                 return;
             }
-            let Some(persisted) = self.persisted.get_and_update() else {
+            let upto = self.persisted.get_and_update();
+            let Some(upto) = upto.and_then(|persisted| self.wanted(persisted)) else {
                 continue;
             };
-            let upto = self.wanted(persisted);
-            if upto <= done {
+            if Some(upto) <= self.log.purged() {
                 continue;
             }
-            let Some(index) = upto else { continue };
             // Openraft purges what a snapshot covers, and ours is how far the engine is.
-            let trigger = self.raft.trigger();
-            if trigger.snapshot().await.is_err() || trigger.purge_log(index).await.is_err() {
+            if !self.covered(upto).await || self.raft.trigger().purge_log(upto).await.is_err() {
                 // Raft has stopped, which is told elsewhere.
                 return;
             }
-            done = upto;
         }
+    }
+
+    /// Has openraft ask again how far the engine is, when it does not know yet that `upto` is there, and waits until it
+    /// does: it would purge up to what it knew before, and nothing more. `false` when it has stopped.
+    async fn covered(&self, upto: u64) -> bool {
+        let mut metrics = self.raft.metrics();
+        let knows = |metrics: &openraft::RaftMetrics<Types<E>>| {
+            metrics.snapshot.as_ref().map(|id| id.index) >= Some(upto)
+        };
+        if knows(&metrics.borrow_watched()) {
+            return true;
+        }
+        if self.raft.trigger().snapshot().await.is_err() {
+            return false;
+        }
+        let told = async {
+            while !knows(&metrics.borrow_watched()) {
+                metrics.changed().await?;
+            }
+            Ok::<_, openraft_rt::RecvError>(())
+        };
+        // Too late is no matter: what it knows by then is purged, and the rest when this looks again.
+        !matches!(E::timeout(limits::PURGE_LOOK, told).await, Ok(Err(_)))
     }
 
     /// Nobody else needs this member's log. Whoever is added later is sent the state.

@@ -3,8 +3,12 @@
 use std::ops::Range;
 use std::process::ExitCode;
 
+use barque_store_env::sim;
 use barque_tests_sim::{Batch, Options, guards, run_seeds};
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// Runs members of the store on simulated machines under faults, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -39,12 +43,34 @@ struct Args {
     /// Begin no further seed after so many real seconds.
     #[arg(long)]
     time_limit: Option<u64>,
+    /// With --seed: what the members log, too, as RUST_LOG would say it (`debug`, `barque_store_node=trace`), to stderr.
+    #[arg(long, value_name = "FILTER", requires = "seed")]
+    log: Option<String>,
     /// One line per event, also for several seeds.
     #[arg(short, long)]
     verbose: bool,
     /// No line per seed.
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// Virtual time and the machine, before each line that a member logs.
+struct WhenAndWhere;
+
+impl FormatTime for WhenAndWhere {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        let ms = sim::elapsed().as_micros() as f64 / 1000.0;
+        write!(line, "{ms:>10.1}  {}", sim::here())
+    }
+}
+
+fn log_to_stderr(filter: &str) {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_timer(WhenAndWhere)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -58,6 +84,9 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(filter) = &args.log {
+        log_to_stderr(filter);
+    }
     let from = args.seed.unwrap_or(1);
     let seeds = (args.seeds.clone()).unwrap_or(from..from + args.count.unwrap_or(1));
     let one = args.seed.is_some() && args.count.is_none();

@@ -25,6 +25,8 @@ mod too_new;
 pub struct Book {
     /// Index, term, and the key of each put.
     pub applied: Mutex<Vec<(u64, u64, Vec<Bytes>)>>,
+    /// The membership in force, unread.
+    pub membership: Mutex<Bytes>,
     /// Why it must stop, where it was told so.
     pub unfit: Mutex<Option<String>>,
 }
@@ -36,6 +38,16 @@ impl Book {
             .iter()
             .flat_map(|(_, _, keys)| keys.clone())
             .collect()
+    }
+    /// How far it is.
+    pub fn mark(&self) -> crate::Mark {
+        let applied = self.applied.lock();
+        let (index, term, _) = applied.last().expect("something was applied");
+        crate::Mark {
+            index: LogIndex(*index),
+            term: *term,
+            membership: self.membership.lock().clone(),
+        }
     }
     pub fn has(&self, key: &str) -> bool {
         self.keys().iter().any(|k| k == key.as_bytes())
@@ -69,6 +81,9 @@ impl Machine for Book {
             .collect();
         applied.push((index.0, term, keys));
         Ok(outcomes)
+    }
+    fn membership(&self, membership: Bytes) {
+        *self.membership.lock() = membership;
     }
     fn unfit(&self, reason: &str) {
         *self.unfit.lock() = Some(reason.to_owned());

@@ -49,8 +49,8 @@ pub async fn send<E: Env>(peer: &Peer<E>, vote: &Vote, held: &Held) -> Result<Vo
             loop {
                 match select(&mut heard, E::sleep(limits::IMAGE_PROBE)).await {
                     Either::Left((frame, _)) => break frame?,
-                    // The receiver puts the state together and says nothing for long; one that lost its power would not say so
-                    // either, unless it is spoken to when it is back.
+                    // A receiver that lost its power while it put the state together is silent, unless it is spoken to when it is
+                    // back.
                     Either::Right(_) if patience == limits::IMAGE_INSTALL_MAX => {
                         say::<E>(&mut write, Frame::encode(Kind::Waiting, 0, &())).await?;
                     }
@@ -59,6 +59,7 @@ pub async fn send<E: Env>(peer: &Peer<E>, vote: &Vote, held: &Held) -> Result<Vo
             }
         };
         match frame.kind {
+            Kind::Waiting => {}
             Kind::AskPiece => {
                 held.touch(E::now());
                 let ask = frame.parse::<AskPieceBody>().map_err(|e| e.to_string())?;
@@ -238,7 +239,19 @@ async fn receive<E: Env>(
             return Err(newer());
         }
     }
-    install(served, vote, id, membership, staging).await
+    let installing = install(served, vote, id, membership, staging);
+    let mut installing = std::pin::pin!(installing);
+    loop {
+        match select(&mut installing, E::sleep(limits::IMAGE_PROBE)).await {
+            Either::Left((installed, _)) => return installed,
+            // Otherwise the sender could not tell this from a connection that is dead. One that is gone does not matter: what
+            // is installed is offered again otherwise.
+            Either::Right(_) => {
+                let waiting = Frame::encode(Kind::Waiting, 0, &());
+                let _ = E::timeout(limits::IMAGE_PROBE, write.write_all(waiting)).await;
+            }
+        }
+    }
 }
 
 async fn install<E: Env>(

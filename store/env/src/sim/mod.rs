@@ -110,6 +110,11 @@ pub fn is_powered(node: NodeId) -> bool {
     with(|w| w.node(node).powered)
 }
 
+/// The machine whose task is running.
+pub fn here() -> NodeId {
+    with(|w| w.ambient)
+}
+
 /// SIGSTOP for a while: no task of the machine runs, time and network go on.
 pub fn pause(node: NodeId, length: Duration) {
     with(|w| {
