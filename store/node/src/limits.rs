@@ -143,6 +143,6 @@ pub const HOUSE_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Files that take more than so many times the live bytes: space is given back without pauses.
 pub const HOUSE_HURRY_FACTOR: u64 = 3;
 
-/// Bytes of another member's state committed at a time while it is received: some milliseconds to write and sync, and what a
-/// transfer that is interrupted receives twice.
-pub const STAGE_BATCH_BYTES: usize = 4 << 20;
+/// Bytes of another member's state committed at a time while it is received: two or three milliseconds to write and sync, in
+/// which the log's fdatasync may have to wait, and what a transfer that is interrupted receives twice.
+pub const STAGE_BATCH_BYTES: usize = 1 << 20;

@@ -286,11 +286,12 @@ mod tests {
         let rules = ImageRules::default();
         let ms = Duration::from_millis;
         let piece = limits::IMAGE_PIECE_BYTES as u64;
-        // Fast disks and links: the rate counts. 1 MiB at 64 MiB/s is 15.6 ms.
-        let fast = ms(1) + pause(&rules, piece, ms(1));
-        assert!(fast > ms(15) && fast < ms(16), "{fast:?}");
-        // Slow ones: half of the time.
-        assert_eq!(pause(&rules, piece, ms(80)), ms(80));
+        // Fast disks and links: the rate counts. 256 KiB at 64 MiB/s are 3.9 ms.
+        let us = Duration::from_micros;
+        let fast = us(500) + pause(&rules, piece, us(500));
+        assert!(fast > us(3_900) && fast < us(3_910), "{fast:?}");
+        // Slow ones: a quarter of the time.
+        assert_eq!(pause(&rules, piece, ms(80)), ms(240));
         // Never so long that the sender gives up.
         assert!(pause(&rules, piece, ms(9_000)) < limits::IMAGE_IDLE_MAX);
     }

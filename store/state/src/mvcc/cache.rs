@@ -19,6 +19,10 @@ pub struct Cache {
     held: AtomicU64,
     /// The key the hand stands at; `None`: before the first.
     hand: Option<Bytes>,
+    /// Keys that the hand has passed since it last found something to let go of, or since more may go.
+    in_vain: usize,
+    /// The last row that might go then.
+    archived: RowId,
 }
 
 /// A resident row's allocation: the row's struct with its counts, the value's buffer and that one's own head.
@@ -33,6 +37,8 @@ impl Cache {
             budget,
             held: AtomicU64::new(0),
             hand: None,
+            in_vain: 0,
+            archived: RowId::default(),
         }
     }
     pub fn set_budget(&mut self, bytes: u64) {
@@ -65,17 +71,25 @@ impl Cache {
     }
     /// Moves the hand over at most `keys` keys, while the budget is passed; only rows up to `archived` may go.
     pub fn turn(&mut self, index: &mut Index, archived: RowId, keys: usize) {
+        if self.archived < archived {
+            self.archived = archived;
+            self.in_vain = 0;
+        }
         let mut left = keys;
-        while self.is_over() && left > 0 {
+        // Twice round, for the first time only takes the marks of use off. What is left then is not persisted, and every
+        // entry would look through thousands of keys for nothing until it is.
+        while self.is_over() && left > 0 && self.in_vain <= 2 * index.keys.len() {
             let from = match &self.hand {
                 Some(key) => Bound::Excluded(key.clone()),
                 None => Bound::Unbounded,
             };
             let mut last = None;
             for (key, history) in index.keys.range_mut::<Bytes, _>((from, Bound::Unbounded)) {
+                self.in_vain += 1;
                 for version in history.versions.iter_mut().filter(|v| v.id <= archived) {
                     if let Some(row) = version.pass() {
                         self.held.fetch_sub(cost(&row), Ordering::Relaxed);
+                        self.in_vain = 0;
                     }
                 }
                 left -= 1;

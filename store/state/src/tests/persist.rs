@@ -314,6 +314,26 @@ fn another_row_than_the_index_means_is_unreadable() {
     );
 }
 
+/// The hand gives up looking when it went round for nothing, not for good.
+#[test]
+fn rows_that_had_to_stay_leave_memory_once_they_are_persisted() {
+    let mut engine = Engine::default();
+    let mut m = Member::new();
+    m.state.set_archive(engine.archive());
+    m.state.set_cache_budget(0);
+    for i in 0..50 {
+        m.ok(put(&format!("k{i:02}"), "v"));
+    }
+    let all = m.state.cached_bytes();
+    for _ in 0..10 {
+        m.state.trim_cache(100);
+    }
+    assert_eq!(m.state.cached_bytes(), all);
+    engine.persist(&mut m.state);
+    m.state.trim_cache(200);
+    assert_eq!(m.state.cached_bytes(), 0);
+}
+
 #[test]
 fn a_large_range_is_read_outside_and_asked_again_when_a_row_went() {
     let mut engine = Engine::default();
