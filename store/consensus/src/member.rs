@@ -229,6 +229,7 @@ impl<E: Env> Inner<E> {
         tasks.spawn("log purge", purger.run());
         tasks.spawn("leadership", inner.clone().watch_leadership());
         tasks.spawn("membership", inner.clone().follow_membership());
+        tasks.spawn("without leader", inner.clone().ask_without_leader());
         tasks.spawn("wal failure", inner.clone().watch_wal());
         if config.guards.hung_disk {
             tasks.spawn("disk", inner.clone().watch_disk());

@@ -13,6 +13,7 @@ use openraft_rt::WatchReceiver;
 
 use crate::Peer;
 use crate::member::Inner;
+use crate::transport::wire::Lane;
 use crate::types::{LogId, outer, outer_of};
 
 /// The membership that counts on this member: the newest in its log, committed or not.
@@ -163,6 +164,22 @@ impl<E: Env> Inner<E> {
             }
             if metrics.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// A member that hears from no leader asks the others whether it still is one: they say so when it connects. Voters hear
+    /// it when they campaign, but nobody speaks with a learner that was removed while it was away.
+    pub(crate) async fn ask_without_leader(self: std::sync::Arc<Self>) {
+        while !self.stopping() {
+            E::sleep(self.timing.election).await;
+            if self.view().leader.is_some() {
+                continue;
+            }
+            for (_, link) in self.links.all() {
+                let asked = link.peer.connect(Lane::Requests);
+                // What it answers is for others to act on (`Directories`); one that is away says nothing.
+                let _ = E::timeout(self.timing.election, asked).await;
             }
         }
     }
