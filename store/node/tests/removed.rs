@@ -24,8 +24,8 @@ async fn boot(config: Config, node: NodeId) -> Store<SimEnv> {
     on(node, start).await.expect("it starts")
 }
 
-/// Voters hear it when they campaign. A learner campaigns never, and stayed for ever: the leader had forgotten it, and it
-/// asked nobody.
+/// Voters hear it when they campaign. A learner never campaigns, and the leader has forgotten it. (The simulator's seed 31
+/// found one that stayed for ever: its last connection had ended before, and it had nothing to ask anybody.)
 #[test]
 fn a_learner_that_was_removed_while_it_was_cut_off_hears_of_it() {
     sim::run(1, async {
@@ -62,6 +62,8 @@ fn a_learner_that_was_removed_while_it_was_cut_off_hears_of_it() {
             .await
             .expect("there is a leader")
             .expect("it may go");
+        // What was on its way, the removal with it, does not come through now, and the learner believes in its connections.
+        sim::forget_connections(FOUNDER, LEARNER);
         sim::heal(FOUNDER, LEARNER);
         on(LEARNER, async move {
             let told = SimEnv::timeout(Duration::from_secs(10), learner.removed());
