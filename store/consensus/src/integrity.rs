@@ -50,6 +50,13 @@ pub struct Ability {
 #[derive(Debug, Default)]
 pub struct Abilities(Mutex<Option<Ability>>);
 
+impl Ability {
+    /// Whether the program has this bit of the handshake's features.
+    pub(crate) fn has(&self, feature: u64) -> bool {
+        self.features & feature != 0
+    }
+}
+
 impl Abilities {
     pub fn told(&self, welcome: &Welcome) {
         let ability = Ability {
@@ -61,11 +68,11 @@ impl Abilities {
         };
         *self.0.lock() = Some(ability);
     }
-    fn get(&self) -> Option<Ability> {
+    pub fn get(&self) -> Option<Ability> {
         *self.0.lock()
     }
     fn knows_these_calls(&self) -> bool {
-        self.get().is_some_and(|a| a.features & FEATURE != 0)
+        self.get().is_some_and(|a| a.has(FEATURE))
     }
 }
 

@@ -16,6 +16,7 @@ use bytes::Bytes;
 mod admission;
 mod directories;
 mod disk;
+mod forward;
 mod guard;
 mod handover;
 mod image;
@@ -42,6 +43,7 @@ mod tests;
 mod transport;
 mod types;
 
+pub use forward::{Numbering, Run};
 pub use image::{Image, ImageRules, Offer, Piece, Pinned, Staged, Staging, Working};
 pub use integrity::{Ability, Fence, HashAt};
 pub use members::{ChangeError, Membership, Progress, Step};
@@ -82,6 +84,10 @@ pub struct Guards {
     pub log_before_rows: bool,
     /// Guard 8: a leader whose disk hangs hands leadership over, and ends.
     pub hung_disk: bool,
+    /// Guard 13: a command that is sent again is looked up before it is proposed.
+    pub resend_once: bool,
+    /// Guard 13: a command is proposed only in the term it was sent in.
+    pub own_term: bool,
 }
 impl Default for Guards {
     fn default() -> Self {
@@ -97,6 +103,8 @@ impl Default for Guards {
             admission: true,
             log_before_rows: true,
             hung_disk: true,
+            resend_once: true,
+            own_term: true,
         }
     }
 }
@@ -204,7 +212,13 @@ pub type Forwarding = Pin<Box<dyn Future<Output = Vec<Result<Outcome, ProposeErr
 
 /// Takes commands that a follower forwarded to this member; answers each in order.
 pub trait Forwarded: Send + Sync + 'static {
-    fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Forwarding;
+    /// `numbering` covers all commands, in order; without one, they are of a member whose program does not number them.
+    fn propose(
+        &self,
+        commands: Vec<Command>,
+        numbering: Option<Numbering>,
+        deadline: Instant,
+    ) -> Forwarding;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -212,9 +226,13 @@ pub enum ProposeError {
     /// Not proposed anywhere: this member does not lead (the hint may help). Safe to try again.
     #[error("not the leader")]
     NotLeader { leader: Option<MemberId> },
-    /// A log id may have been assigned; whether it is carried out is not known. Never try again.
+    /// A log id may have been assigned; whether it is carried out is not known. Only a command with a number may be tried
+    /// again, under that number.
     #[error("the outcome is not known")]
     Unknown,
+    /// The same, and nobody can tell any more: never try again.
+    #[error("the outcome is not known any more")]
+    Forgotten,
     /// Not proposed: the deadline passed first.
     #[error("deadline passed")]
     Timeout,
@@ -285,16 +303,32 @@ impl<E: Env> Consensus<E> {
     }
     /// Proposes one entry on this member, which must lead. Many may be in flight; they commit in the order of the calls' first poll.
     pub async fn propose(&self, entry: Entry) -> Result<Vec<Outcome>, ProposeError> {
-        self.inner.propose(entry).await
+        self.inner.propose(entry, None).await
     }
-    /// Sends commands to `leader` over the peer transport; it answers through its `Forwarded`.
+    /// The same, but only in this term (guard 13): in any other it is answered with `NotLeader`.
+    pub async fn propose_in(&self, term: u64, entry: Entry) -> Result<Vec<Outcome>, ProposeError> {
+        self.inner.propose(entry, Some(term)).await
+    }
+    /// Sends commands to `leader` over the peer transport; it answers through its `Forwarded`. Where they have numbers (which
+    /// then cover all of them, in order), `Unknown` says that a command may be sent again.
     pub async fn forward(
         &self,
         leader: MemberId,
         commands: Vec<Command>,
+        numbering: Option<Numbering>,
         deadline: Instant,
     ) -> Vec<Result<Outcome, ProposeError>> {
-        self.inner.forward(leader, commands, deadline).await
+        self.inner
+            .forward(leader, commands, numbering, deadline)
+            .await
+    }
+    /// Whether no other member is in the newest membership.
+    pub fn is_alone(&self) -> bool {
+        self.inner.is_alone()
+    }
+    /// Resolves once a leader of a later term is known here.
+    pub async fn superseded(&self, term: u64) {
+        self.inner.superseded(term).await
     }
     /// A read index (on the leader, or asked of it), waited for until applied here. Concurrent calls share rounds.
     pub async fn read_index(&self, deadline: Instant) -> Result<LogIndex, ProposeError> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use barque_store_env::{Env, Instant, Listener, Net, watch};
-use barque_store_state::{Command, Entry, LogIndex, MemberId, Outcome, wire};
+use barque_store_state::{Entry, LogIndex, MemberId, Outcome};
 use barque_store_wal::Wal;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{LinearizerOption, RaftMetrics, ServerState};
@@ -24,14 +24,11 @@ use crate::pins::Pins;
 use crate::purge::{Cut, Purger};
 use crate::runtime_watch as raft_watch;
 use crate::tasks::Tasks;
-use crate::transport::call::CallError;
-use crate::transport::frame::Kind;
 use crate::transport::image::Receiving;
 use crate::transport::network::Factory;
 use crate::transport::serve::{self, Heard, Served};
-use crate::transport::wire::{ErrorBody, ForwardBody, ForwardReplyBody};
 use crate::transport::{Identity, Links, Patience};
-use crate::types::{Data, Reply, Types, log_index, outer, outer_of};
+use crate::types::{CommittedLeaderId, Data, Reply, Types, log_index, outer, outer_of};
 use crate::{
     Config, Forwarded, Guards, Machine, Mark, Peer, ProposeError, StartError, View, limits,
 };
@@ -200,6 +197,7 @@ impl<E: Env> Inner<E> {
             raft: raft.clone(),
             guard: vote_guard,
             directories: directories.clone(),
+            links: inner.links.clone(),
             heard,
             lease: timing.lease,
             forwarded,
@@ -274,7 +272,11 @@ impl<E: Env> Inner<E> {
 
     // ---- proposals
 
-    pub async fn propose(&self, entry: Entry) -> Result<Vec<Outcome>, ProposeError> {
+    pub async fn propose(
+        &self,
+        entry: Entry,
+        term: Option<u64>,
+    ) -> Result<Vec<Outcome>, ProposeError> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(ProposeError::Stopped);
         }
@@ -296,10 +298,12 @@ impl<E: Env> Inner<E> {
         }
         let held = self.admission.admit(bytes).ok_or(ProposeError::Busy)?;
         let (tx, rx) = oneshot::channel();
-        self.raft
-            .client_write_ff(data, Some(Reply::new(tx, held)))
-            .await
-            .map_err(|_| ProposeError::Stopped)?;
+        let mut write = self.raft.write(data).responder(Reply::new(tx, held));
+        if let Some(term) = term.filter(|_| self.guards.own_term) {
+            // Looked at by Raft's core right before it appends: nothing comes between.
+            write = write.with_leader(CommittedLeaderId::new(term));
+        }
+        write.await.map_err(|_| ProposeError::Stopped)?;
         match rx.await {
             Ok(Ok(written)) => Ok(written.data),
             // No log id was assigned.
@@ -308,58 +312,6 @@ impl<E: Env> Inner<E> {
             }),
             // It had a log id; another leader may have committed it all the same.
             Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
-        }
-    }
-
-    pub async fn forward(
-        &self,
-        leader: MemberId,
-        commands: Vec<Command>,
-        deadline: Instant,
-    ) -> Vec<Result<Outcome, ProposeError>> {
-        let count = commands.len();
-        match self.try_forward(leader, commands, deadline).await {
-            Ok(results) => results,
-            Err(e) => vec![Err(e); count],
-        }
-    }
-
-    async fn try_forward(
-        &self,
-        leader: MemberId,
-        commands: Vec<Command>,
-        deadline: Instant,
-    ) -> Result<Vec<Result<Outcome, ProposeError>>, ProposeError> {
-        let nobody = || ProposeError::NotLeader { leader: None };
-        let link = self.links.get(leader).ok_or_else(nobody)?;
-        let count = commands.len();
-        let encoded = wire::encode_commands(&commands);
-        drop(commands);
-        if encoded.len() > limits::ENTRY_BYTES_MAX {
-            return Err(ProposeError::Busy);
-        }
-        let body = ForwardBody {
-            timeout_ms: left_ms(deadline, E::now()).ok_or(ProposeError::Timeout)?,
-            commands: encoded,
-        };
-        let answer = match link.requests.call(Kind::Forward, body, deadline).await {
-            Ok(answer) => answer,
-            Err(CallError::NotSent(_)) if E::now() >= deadline => {
-                return Err(ProposeError::Timeout);
-            }
-            Err(CallError::NotSent(_)) => return Err(nobody()),
-            Err(CallError::Lost(_)) => return Err(ProposeError::Unknown),
-        };
-        match answer.kind {
-            Kind::ForwardReply => answer
-                .parse::<ForwardReplyBody>()
-                .ok()
-                .and_then(|reply| reply.results(count))
-                .ok_or(ProposeError::Unknown),
-            Kind::Error => Err(answer
-                .parse::<ErrorBody>()
-                .map_or(ProposeError::Unknown, |e| e.propose_error())),
-            _ => Err(ProposeError::Unknown),
         }
     }
 

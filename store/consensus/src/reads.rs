@@ -2,11 +2,12 @@
 //! Promise: the index covers every write acknowledged before the call; while there is no leader the call waits, up to
 //! its deadline.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use barque_store_env::{Env, Instant};
 use barque_store_state::{LogIndex, MemberId};
-use futures::future::{Either, select};
+use futures::future::{Either, select, select_ok};
 
 use crate::ProposeError;
 use crate::member::{Inner, leader_read_index, left_ms};
@@ -27,7 +28,14 @@ impl<E: Env> Inner<E> {
             // One attempt is answered within a lease or not at all.
             let wait = Duration::from_millis(left).min(self.timing.lease);
             let attempt = match self.view().leader {
-                None => Err(ProposeError::NotLeader { leader: None }),
+                None => {
+                    let asked = pin!(self.ask_everybody(wait));
+                    let known = pin!(changes.changed());
+                    match select(asked, known).await {
+                        Either::Left((answer, _)) => answer,
+                        Either::Right(_) => continue,
+                    }
+                }
                 Some(leader) if leader == self.me => leader_read_index(&self.raft, wait).await,
                 Some(leader) => self.ask_read_index(leader, wait).await,
             };
@@ -45,6 +53,21 @@ impl<E: Env> Inner<E> {
             }
         };
         self.wait_applied(index, deadline).await?;
+        Ok(index)
+    }
+
+    /// Whoever leads knows that it does: a member that was just started need not wait until it hears of it.
+    async fn ask_everybody(&self, wait: Duration) -> Result<LogIndex, ProposeError> {
+        let asked: Vec<_> = self
+            .links
+            .all()
+            .into_iter()
+            .map(|(member, _)| Box::pin(self.ask_read_index(member, wait)))
+            .collect();
+        if asked.is_empty() {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        let (index, _) = select_ok(asked).await?;
         Ok(index)
     }
 

@@ -1,11 +1,10 @@
 //! The order of a start: check the flags, claim the directory, recover through consensus, then serve.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use barque_store_consensus::{self as consensus, Consensus};
+use barque_store_consensus::{self as consensus, Consensus, Numbering, Run};
 use barque_store_env::{Env, Instant};
 use barque_store_state::*;
 use tokio::sync::oneshot;
@@ -14,12 +13,12 @@ use crate::identity::{Claim, Owner, has_log};
 use crate::machine::{Machine, Setting};
 use crate::persister::{self, Persister};
 use crate::places::Places;
-use crate::queue::{Queue, Reply, Waiting, Worker};
+use crate::queue::{Asker, Number, Queue, Reply, Waiting};
 use crate::space::{Gate, Keeper, check_disk, with_advice};
 use crate::staging::Depot;
 use crate::{
     Config, Shared, StartError, Store, ids, integrity, join, leases, membership, progress, reads,
-    refetch, sweep, versions,
+    refetch, sweep, versions, worker::Worker,
 };
 
 /// Commands of other members enter the same queue as our own clients'.
@@ -31,9 +30,11 @@ impl consensus::Forwarded for FromPeers {
     fn propose(
         &self,
         commands: Vec<Command>,
+        numbering: Option<Numbering>,
         deadline: Instant,
-    ) -> Pin<Box<dyn Future<Output = Vec<Result<Outcome, consensus::ProposeError>>> + Send>> {
+    ) -> consensus::Forwarding {
         let mut answers = Vec::with_capacity(commands.len());
+        let mut numbers = numbering.map(numbers).into_iter().flatten();
         self.queue.push(commands.into_iter().map(|command| {
             let (reply, answer) = oneshot::channel();
             answers.push(answer);
@@ -41,6 +42,7 @@ impl consensus::Forwarded for FromPeers {
                 command,
                 deadline,
                 reply: Reply::Peer(reply),
+                number: numbers.next(),
             }
         }));
         Box::pin(async move {
@@ -56,6 +58,25 @@ impl consensus::Forwarded for FromPeers {
             results
         })
     }
+}
+
+/// The number of each command, in order.
+fn numbers(numbering: Numbering) -> impl Iterator<Item = Number> {
+    let asker = Asker {
+        member: numbering.member,
+        boot: numbering.boot,
+        open: numbering.open,
+        term: numbering.term,
+    };
+    let of_run = move |run: Run| {
+        (0..u64::from(run.count)).map(move |at| Number {
+            number: run.first.saturating_add(at),
+            from: Some(asker),
+            since: run.since,
+            again: run.again,
+        })
+    };
+    numbering.runs.into_iter().flat_map(of_run)
 }
 
 /// `host:port` of a peer URL; `flag` names where it stands.
@@ -272,11 +293,13 @@ pub(crate) async fn start<E: Env>(
         "proposals",
         Worker {
             member,
+            boot: E::random(),
             queue,
             machine: machine.clone(),
             consensus: consensus.clone(),
             strict_reconfig: config.strict_reconfig,
             election: config.election,
+            guards: config.guards,
         }
         .run(),
     );
@@ -457,7 +480,7 @@ mod tests {
             queue: queue.clone(),
         };
         let command = Command::LeaseRevoke { id: LeaseId(1) };
-        let forward = || peers.propose(vec![command.clone()], Instant(u64::MAX));
+        let forward = || peers.propose(vec![command.clone()], None, Instant(u64::MAX));
         let lost = forward();
         drop(queue.take());
         assert_eq!(lost.await, [Err(consensus::ProposeError::Unknown)]);

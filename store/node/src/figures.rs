@@ -252,6 +252,7 @@ mod tests {
                     ttl_s: 5,
                 },
             ],
+            origins: Vec::new(),
         };
         let applied = state
             .apply(LogIndex(1), &entry, Previous::Told)

@@ -71,6 +71,7 @@ mod tests {
                 Command::Put(put),
                 Command::ClusterVersionSet(ClusterVersion::NEWEST),
             ],
+            origins: Vec::new(),
         };
         state
             .apply(LogIndex(1), &entry, Previous::LeftOut)

@@ -141,6 +141,7 @@ pub(crate) async fn expire<E: Env>(shared: Arc<Shared<E>>) {
                 command,
                 deadline,
                 reply: Reply::One(reply),
+                number: None,
             }
         }));
         for answer in answers {

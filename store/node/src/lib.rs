@@ -25,6 +25,7 @@ pub mod ids;
 mod integrity;
 mod join;
 mod leases;
+mod ledger;
 pub mod limits;
 mod machine;
 mod marks;
@@ -43,6 +44,7 @@ mod sweep;
 mod verdict;
 mod versions;
 mod watches;
+mod worker;
 
 pub use barque_store_consensus::ImageRules;
 pub use barque_store_consensus::TransferError;
@@ -50,7 +52,7 @@ pub use figures::Figures;
 pub use space::SpaceRules;
 pub use watches::WatchStream;
 
-use limits::SHUTDOWN_PERSIST_MAX;
+use limits::{SHUTDOWN_DRAIN_MAX, SHUTDOWN_DRAIN_POLL, SHUTDOWN_PERSIST_MAX};
 use machine::Machine;
 use queue::{Queue, Reply, Waiting};
 
@@ -191,6 +193,7 @@ impl<E: Env> Shared<E> {
             command,
             deadline,
             reply: Reply::One(reply),
+            number: None,
         }]);
         async move {
             match E::timeout_at(deadline, answer).await {
@@ -239,6 +242,7 @@ impl<E: Env> Store<E> {
                     token,
                     sink: sink.clone(),
                 },
+                number: None,
             },
         ));
     }
@@ -382,7 +386,14 @@ impl<E: Env> Store<E> {
     /// Hands leadership over where it can, answers what waits, then stops.
     pub async fn shutdown(&self) {
         self.hand_over(E::now() + Duration::from_secs(1)).await;
-        self.shared.queue.close();
+        let queue = &self.shared.queue;
+        // Whoever leads now decides what is under way here, other members' commands too; it is answered once it was.
+        queue.drain();
+        let enough = E::now() + SHUTDOWN_DRAIN_MAX;
+        while !queue.is_drained() && E::now() < enough {
+            E::sleep(SHUTDOWN_DRAIN_POLL).await;
+        }
+        queue.close();
         let tasks = std::mem::take(&mut *self.shared.tasks.lock());
         tasks.iter().for_each(Task::abort);
         self.shared.readers.close();

@@ -146,3 +146,24 @@ pub const HOUSE_HURRY_FACTOR: u64 = 3;
 /// Bytes of another member's state committed at a time while it is received: two or three milliseconds to write and sync, in
 /// which the log's fdatasync may have to wait, and what a transfer that is interrupted receives twice.
 pub const STAGE_BATCH_BYTES: usize = 1 << 20;
+
+/// Commands with numbers whose outcomes a member remembers: all that seven members may have under way (8 entries of 512 commands each), twice.
+/// Usually each entry says how far its sender has come, and almost nothing is kept. When full: the oldest are forgotten, and whoever
+/// asks for one is told that its outcome is not known.
+pub const LEDGER_COMMANDS_MAX: usize = 65_536;
+const _: () = assert!(LEDGER_COMMANDS_MAX >= 2 * 7 * ENTRIES_IN_FLIGHT_MAX * ENTRY_COMMANDS_MAX);
+/// Bytes of those outcomes, and of the largest one that is kept: rows that were read or deleted hang on them. When full: likewise.
+pub const LEDGER_BYTES_MAX: usize = 16 << 20;
+pub const LEDGER_OUTCOME_BYTES_MAX: usize = 64 << 10;
+/// Starts of members' processes whose numbers are told apart: nine members, and the last starts of each. When full: the one that
+/// was not heard for the longest time is forgotten.
+pub const LEDGER_SENDERS_MAX: usize = 64;
+
+/// How long a command waits before it is sent again, or looked up, when nothing else wakes the queue: a leader's first entry is committed
+/// in some milliseconds.
+pub const RESEND_PAUSE: Duration = Duration::from_millis(10);
+pub const OWN_TERM_POLL: Duration = Duration::from_millis(1);
+
+/// How long a stop waits for what is under way to be answered, after leadership was handed over. Beyond: its outcome is told as unknown.
+pub const SHUTDOWN_DRAIN_MAX: Duration = Duration::from_secs(1);
+pub const SHUTDOWN_DRAIN_POLL: Duration = Duration::from_millis(2);

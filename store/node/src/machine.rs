@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use crate::clock::{Estimate, LeaderClock};
 use crate::figures::Counters;
 use crate::glance::Glance;
+use crate::ledger::Ledger;
 use crate::limits::*;
 use crate::marks::Marks;
 use crate::pieces::Sent;
@@ -45,6 +46,8 @@ pub(crate) struct Machine<E: Env> {
     pub(crate) counters: Counters,
     pub(crate) glance: Glance,
     pub(crate) marks: Marks,
+    /// What became of commands that may be sent again. Nobody who holds it waits for anything.
+    pub(crate) ledger: Mutex<Ledger>,
     pub(crate) ticks: Ticks,
     estimate: Mutex<Estimate>,
     leader_clock: Mutex<LeaderClock>,
@@ -109,6 +112,7 @@ impl<E: Env> Machine<E> {
             counters: Counters::default(),
             glance: Glance::of(&state),
             marks: Marks::new(E::now()),
+            ledger: Mutex::new(Ledger::new(state.applied())),
             ticks: Ticks::new(progress_interval),
             // What the state begins with is not published again.
             hub: Mutex::new(Hub::after(
@@ -303,6 +307,7 @@ impl<E: Env> Machine<E> {
         self.glance.update(&held);
         self.note_cluster(&held);
         self.gate.applied(&held);
+        self.ledger.lock().jump(held.applied());
         let wake = hub.jump(revision);
         drop(hub);
         drop(held);
@@ -347,6 +352,7 @@ impl<E: Env> consensus::Machine for Machine<E> {
         let Some(entry) = entry else {
             let mut state = self.state.write();
             state.skip(index);
+            self.ledger.lock().applied(index, term, &[], &[]);
             self.note(&state, index, term);
             drop(state);
             // A new leader's first entry: the time without one did not count.
@@ -363,6 +369,9 @@ impl<E: Env> consensus::Machine for Machine<E> {
             .and_then(|applied| versions::check(&state).map(|()| applied));
         if let Ok(applied) = &applied {
             self.marks.applied::<E>(index, applied, &state);
+            // Before the mark says that this entry was applied.
+            let (origins, outcomes) = (&entry.origins, &applied.outcomes);
+            self.ledger.lock().applied(index, term, origins, outcomes);
         }
         self.note(&state, index, term);
         let stamp = state.time();

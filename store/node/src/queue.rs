@@ -1,25 +1,18 @@
-//! The proposal queue: many clients' commands become few Raft entries.
-//! Promise: each command is answered exactly once; it is tried again only while no log id was ever assigned to it;
-//! what waits is bounded in number and bytes, and what waits for a leader is answered at its deadline.
-//! Not here: what a command does.
+//! Commands that wait to be proposed, and where their answers go.
+//! Promise: each command is answered exactly once; what waits is bounded in number and bytes, and what waits for a leader is
+//! answered at its deadline. What may have been carried out is never told as refused.
+//! Not here: who proposes, forwards and sends again (`worker`), what a command does.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use barque_store_consensus::{self as consensus, Consensus};
-use barque_store_env::{Env, Instant};
+use barque_store_consensus as consensus;
+use barque_store_env::Instant;
 use barque_store_state::*;
-use futures::future::Either;
-use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::limits::*;
-use crate::machine::Machine;
-use crate::membership;
 use crate::space::Gate;
 use crate::{Completion, CompletionSink, ProposeError};
 
@@ -34,20 +27,64 @@ pub(crate) enum Reply {
     Peer(oneshot::Sender<Result<Outcome, consensus::ProposeError>>),
 }
 
+/// The member that forwarded a command, as it described itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) member: MemberId,
+    pub(crate) boot: u64,
+    pub(crate) open: u64,
+    /// It may be proposed in this term only.
+    pub(crate) term: u64,
+}
+
+/// The number under which a command is sent, given at its first attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Number {
+    pub(crate) number: u64,
+    /// Another member's; `None`: this one's.
+    pub(crate) from: Option<Asker>,
+    /// The entry its sender had applied at that time.
+    pub(crate) since: LogIndex,
+    /// An attempt may have been appended.
+    pub(crate) again: bool,
+}
+
 pub(crate) struct Waiting {
     pub(crate) command: Command,
     pub(crate) deadline: Instant,
     pub(crate) reply: Reply,
+    pub(crate) number: Option<Number>,
 }
 
 impl Waiting {
-    fn is_forwarded(&self) -> bool {
+    pub(crate) fn is_forwarded(&self) -> bool {
         matches!(self.reply, Reply::Peer(_))
+    }
+    /// Whether it may have been carried out.
+    pub(crate) fn is_again(&self) -> bool {
+        self.number.is_some_and(|number| number.again)
+    }
+    /// Its number among this member's own.
+    pub(crate) fn own_number(&self) -> Option<u64> {
+        let number = self.number.filter(|number| number.from.is_none())?;
+        Some(number.number)
+    }
+    /// A failure in words that are true of all its attempts, not only of the last.
+    pub(crate) fn failed(self, failure: Failure) -> (Reply, Result<Outcome, Failure>) {
+        let failure = match failure {
+            Failure::NotLeader { .. } | Failure::Busy | Failure::Stopped
+                if self.is_again() && !self.is_forwarded() =>
+            {
+                Failure::Forgotten
+            }
+            failure => failure,
+        };
+        (self.reply, Err(failure))
     }
 }
 
 /// Errors on the way, before they are told apart for the client.
-type Failure = consensus::ProposeError;
+pub(crate) type Failure = consensus::ProposeError;
 
 struct Inner {
     waiting: VecDeque<Waiting>,
@@ -55,6 +92,14 @@ struct Inner {
     bytes: usize,
     /// Invariant: how many of `waiting` came from another member.
     peers: usize,
+    /// Invariant: how many of `waiting` may have been carried out.
+    again: usize,
+    /// Invariant: this member's own numbers among `waiting`.
+    numbers: BTreeSet<u64>,
+    /// Taken by the worker, and neither answered nor put back.
+    taken: usize,
+    /// Nothing new is taken.
+    draining: bool,
     closed: bool,
 }
 
@@ -70,16 +115,24 @@ impl Inner {
     fn account(&mut self, waiting: &Waiting) {
         self.bytes += cost(&waiting.command);
         self.peers += usize::from(waiting.is_forwarded());
+        self.again += usize::from(waiting.is_again());
+        self.numbers.extend(waiting.own_number());
     }
     fn pop_front(&mut self) -> Option<Waiting> {
         let waiting = self.waiting.pop_front()?;
         self.bytes -= cost(&waiting.command);
         self.peers -= usize::from(waiting.is_forwarded());
+        self.again -= usize::from(waiting.is_again());
+        if let Some(number) = waiting.own_number() {
+            self.numbers.remove(&number);
+        }
         Some(waiting)
     }
     fn take_all(&mut self) -> VecDeque<Waiting> {
         self.bytes = 0;
         self.peers = 0;
+        self.again = 0;
+        self.numbers.clear();
         std::mem::take(&mut self.waiting)
     }
 }
@@ -98,6 +151,10 @@ impl Queue {
                 waiting: VecDeque::new(),
                 bytes: 0,
                 peers: 0,
+                again: 0,
+                numbers: BTreeSet::new(),
+                taken: 0,
+                draining: false,
                 closed: false,
             }),
             arrived: Notify::new(),
@@ -111,14 +168,16 @@ impl Queue {
             let mut inner = self.inner.lock();
             for waiting in commands {
                 let cost = cost(&waiting.command);
-                if inner.closed {
-                    refused.push((waiting.reply, Err(Failure::Stopped)));
-                } else if let Some(refusal) = self.gate.refusal(&waiting.command) {
+                if inner.closed || inner.draining {
+                    refused.push(waiting.failed(Failure::Stopped));
+                } else if !waiting.is_again()
+                    && let Some(refusal) = self.gate.refusal(&waiting.command)
+                {
                     refused.push((waiting.reply, Ok(refused_outcome(refusal))));
                 } else if inner.waiting.len() >= QUEUE_COMMANDS_MAX
                     || inner.bytes + cost > QUEUE_BYTES_MAX
                 {
-                    refused.push((waiting.reply, Err(Failure::Busy)));
+                    refused.push(waiting.failed(Failure::Busy));
                 } else {
                     inner.push_back(waiting);
                 }
@@ -128,14 +187,15 @@ impl Queue {
         answer(refused);
     }
 
-    /// Puts back what was never proposed, in front and in order.
-    fn push_front(&self, commands: Vec<Waiting>) {
+    /// Puts back what is to be tried (again), in front and in order.
+    pub(crate) fn push_front(&self, commands: Vec<Waiting>) {
         let mut refused = Vec::new();
         {
             let mut inner = self.inner.lock();
+            inner.taken -= commands.len();
             for waiting in commands.into_iter().rev() {
                 if inner.closed {
-                    refused.push((waiting.reply, Err(Failure::Stopped)));
+                    refused.push(waiting.failed(Failure::Stopped));
                 } else {
                     inner.push_front(waiting);
                 }
@@ -160,7 +220,14 @@ impl Queue {
             bytes += cost;
             taken.push(inner.pop_front().expect("front was there"));
         }
+        inner.taken += taken.len();
         taken
+    }
+
+    /// Answers commands that were taken.
+    pub(crate) fn answer(&self, results: Vec<(Reply, Result<Outcome, Failure>)>) {
+        self.inner.lock().taken -= results.len();
+        answer(results);
     }
 
     /// Commands that wait to be proposed.
@@ -168,17 +235,41 @@ impl Queue {
         self.inner.lock().waiting.len()
     }
 
-    fn holds_peers(&self) -> bool {
+    pub(crate) fn holds_peers(&self) -> bool {
         self.inner.lock().peers > 0
     }
-
-    fn is_empty(&self) -> bool {
+    /// Whether something waits that may have been carried out.
+    pub(crate) fn holds_again(&self) -> bool {
+        self.inner.lock().again > 0
+    }
+    /// The lowest of this member's own numbers that waits.
+    pub(crate) fn lowest(&self) -> Option<u64> {
+        self.inner.lock().numbers.first().copied()
+    }
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.lock().closed
+    }
+    pub(crate) fn is_empty(&self) -> bool {
         self.inner.lock().waiting.is_empty()
+    }
+    /// Resolves when something was pushed, or the queue was closed.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Takes nothing new from now on. What waits or is under way goes on.
+    pub(crate) fn drain(&self) {
+        self.inner.lock().draining = true;
+    }
+    /// Nothing waits, and nothing is under way.
+    pub(crate) fn is_drained(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.waiting.is_empty() && inner.taken == 0
     }
 
     /// Answers what must not wait for a leader: forwarded commands (their own member waits) and those past their deadline.
     /// Returns the earliest deadline that is left.
-    fn expire(&self, now: Instant, leader: Option<MemberId>) -> Option<Instant> {
+    pub(crate) fn expire(&self, now: Instant, leader: Option<MemberId>) -> Option<Instant> {
         let mut out = Vec::new();
         let mut earliest = None;
         {
@@ -208,7 +299,7 @@ impl Queue {
         };
         answer(
             all.into_iter()
-                .map(|w| (w.reply, Err(Failure::Stopped)))
+                .map(|w| w.failed(Failure::Stopped))
                 .collect(),
         );
         self.arrived.notify_one();
@@ -216,7 +307,7 @@ impl Queue {
 }
 
 /// A refusal that needs no entry. Clients see its text and code only.
-fn refused_outcome(refusal: Refusal) -> Outcome {
+pub(crate) fn refused_outcome(refusal: Refusal) -> Outcome {
     Outcome {
         revision: Revision::default(),
         result: Err(refusal),
@@ -266,7 +357,7 @@ fn client_error(failure: Failure) -> ProposeError {
     match failure {
         Failure::NotLeader { .. } => ProposeError::NoLeader,
         Failure::Timeout => ProposeError::Timeout,
-        Failure::Unknown => ProposeError::LeaderChanged,
+        Failure::Unknown | Failure::Forgotten => ProposeError::LeaderChanged,
         Failure::Busy => ProposeError::TooManyRequests,
         Failure::Stopped => ProposeError::Stopped,
     }
@@ -299,234 +390,4 @@ fn answer(results: Vec<(Reply, Result<Outcome, Failure>)>) {
     if let Some((sink, batch)) = open {
         sink.complete(batch);
     }
-}
-
-/// The one task that turns the queue into entries.
-pub(crate) struct Worker<E: Env> {
-    pub(crate) member: MemberId,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) machine: Arc<Machine<E>>,
-    pub(crate) consensus: Consensus<E>,
-    pub(crate) strict_reconfig: bool,
-    pub(crate) election: Duration,
-}
-
-/// A batch on its way, and what became of each of its commands.
-type Decision = Pin<Box<dyn Future<Output = Decided> + Send>>;
-
-struct Decided {
-    batch: Vec<Waiting>,
-    results: Vec<Result<Outcome, Failure>>,
-    /// What it counted for under the quota while it was on its way.
-    growth: u64,
-}
-
-impl Decided {
-    fn changes_members(&self) -> bool {
-        let changes = |waiting: &Waiting| matches!(waiting.command, Command::Members(_));
-        self.batch.iter().any(changes)
-    }
-}
-
-type InFlight = FuturesUnordered<Decision>;
-
-impl<E: Env> Worker<E> {
-    pub(crate) async fn run(self) {
-        let mut in_flight: InFlight = FuturesUnordered::new();
-        // Growth that is proposed here and not known to be applied.
-        let mut growing = 0;
-        // A change of members is proposed here and not known to be applied.
-        let mut changing = false;
-        let mut changes = self.consensus.changes();
-        // After a refusal: not again before this instant, so that a stale hint does not spin.
-        let mut retry_at = None;
-        loop {
-            if self.queue.inner.lock().closed && in_flight.is_empty() {
-                return;
-            }
-            // Set after a refusal or while nobody leads: look again at a change, at the next deadline, or soon.
-            let mut wait_until = retry_at.take().filter(|at| *at > E::now());
-            while wait_until.is_none()
-                && in_flight.len() < ENTRIES_IN_FLIGHT_MAX
-                && !self.queue.is_empty()
-            {
-                let view = self.consensus.view();
-                match view.leader {
-                    Some(leader) if leader == self.member && view.leads_until.is_some() => {
-                        if let Some(decision) = self.propose(view.term, &mut growing, &mut changing)
-                        {
-                            in_flight.push(decision);
-                        }
-                    }
-                    Some(leader) if leader != self.member => {
-                        if self.queue.holds_peers() {
-                            self.queue.expire(E::now(), Some(leader));
-                            continue;
-                        }
-                        in_flight.push(self.forward(leader));
-                    }
-                    leader => {
-                        let soon = E::now() + LEADER_POLL;
-                        let earliest = self.queue.expire(E::now(), leader);
-                        wait_until = Some(earliest.map_or(soon, |e| e.min(soon)));
-                    }
-                }
-            }
-            let arrived = self.queue.arrived.notified();
-            let wake = async {
-                match wait_until {
-                    Some(at) => {
-                        let change = changes.changed();
-                        futures::pin_mut!(change);
-                        // The outcome does not matter: either way the loop looks again.
-                        let _ = futures::future::select(change, E::sleep_until(at)).await;
-                    }
-                    None => arrived.await,
-                }
-            };
-            futures::pin_mut!(wake);
-            if in_flight.is_empty() {
-                wake.await;
-                continue;
-            }
-            let settled = match futures::future::select(in_flight.next(), wake).await {
-                Either::Left((settled, _)) => settled,
-                Either::Right(_) => None,
-            };
-            if let Some(decided) = settled {
-                growing -= decided.growth;
-                changing &= !decided.changes_members();
-                if self.settle(decided.batch, decided.results) {
-                    retry_at = Some(E::now() + LEADER_POLL / 5);
-                }
-            }
-        }
-    }
-
-    /// The next entry; `None` when all that was to go into it is over the quota.
-    fn propose(&self, term: u64, growing: &mut u64, changing: &mut bool) -> Option<Decision> {
-        let mut batch = Vec::new();
-        let mut refused = Vec::new();
-        let mut grows = 0;
-        for waiting in self.queue.take() {
-            let pending = growing.saturating_add(grows);
-            if let Some(refusal) = self.unsafe_change(&waiting.command, changing) {
-                refused.push((waiting.reply, Ok(refused_outcome(refusal))));
-            } else if self.machine.gate.within_quota(&waiting.command, pending) {
-                grows += growth(&waiting.command);
-                batch.push(waiting);
-            } else {
-                refused.push((waiting.reply, Ok(refused_outcome(Refusal::NoSpace))));
-            }
-        }
-        answer(refused);
-        if batch.is_empty() {
-            return None;
-        }
-        *growing += grows;
-        let time = self.machine.stamp(term, E::now());
-        let commands: Vec<Command> = batch.iter().map(|w| w.command.clone()).collect();
-        let deadline = latest(&batch);
-        let consensus = self.consensus.clone();
-        Some(Box::pin(async move {
-            let proposed = consensus.propose(Entry { time, commands });
-            let results = match E::timeout_at(deadline, proposed).await {
-                Ok(Ok(outcomes)) => {
-                    assert_eq!(
-                        outcomes.len(),
-                        batch.len(),
-                        "an entry answers each of its commands once"
-                    );
-                    outcomes.into_iter().map(Ok).collect()
-                }
-                Ok(Err(failure)) => vec![Err(failure); batch.len()],
-                Err(_) => vec![Err(Failure::Unknown); batch.len()],
-            };
-            Decided {
-                batch,
-                results,
-                growth: grows,
-            }
-        }))
-    }
-
-    /// Why a change of members is not to be proposed now. `changing`: one is on its way already, and the next is decided on
-    /// what comes of it.
-    fn unsafe_change(&self, command: &Command, changing: &mut bool) -> Option<Refusal> {
-        let Command::Members(change) = command else {
-            return None;
-        };
-        if *changing {
-            return Some(Refusal::Unhealthy);
-        }
-        let (machine, consensus) = (&self.machine, &self.consensus);
-        let strict = self.strict_reconfig;
-        let refusal = membership::refusal(machine, consensus, change, strict, self.election);
-        *changing = refusal.is_none();
-        refusal
-    }
-
-    fn forward(&self, leader: MemberId) -> Decision {
-        let batch = self.queue.take();
-        let commands: Vec<Command> = batch.iter().map(|w| w.command.clone()).collect();
-        let deadline = latest(&batch);
-        let consensus = self.consensus.clone();
-        Box::pin(async move {
-            let results = consensus.forward(leader, commands, deadline).await;
-            assert_eq!(
-                results.len(),
-                batch.len(),
-                "a forward answers each command once"
-            );
-            Decided {
-                batch,
-                results,
-                growth: 0,
-            }
-        })
-    }
-
-    /// Answers what is decided and puts back what was never proposed. Returns whether anything was put back.
-    fn settle(&self, batch: Vec<Waiting>, results: Vec<Result<Outcome, Failure>>) -> bool {
-        let now = E::now();
-        let mut done = Vec::with_capacity(batch.len());
-        let mut again = Vec::new();
-        for (waiting, result) in batch.into_iter().zip(results) {
-            match result {
-                Err(Failure::NotLeader { .. })
-                    if waiting.deadline > now && !waiting.is_forwarded() =>
-                {
-                    again.push(waiting)
-                }
-                result => {
-                    // Given up, and no leader has changed that anybody knows of: a client is told what etcd tells it.
-                    let given_up = matches!(result, Err(Failure::Unknown))
-                        && waiting.deadline <= now
-                        && !waiting.is_forwarded();
-                    let result = if given_up {
-                        Err(Failure::Timeout)
-                    } else {
-                        result
-                    };
-                    if result.is_err() && !waiting.is_forwarded() {
-                        self.machine
-                            .counters
-                            .proposals_failed
-                            .fetch_add(1, Ordering::Relaxed);
-                    }
-                    done.push((waiting.reply, result))
-                }
-            }
-        }
-        answer(done);
-        let retry = !again.is_empty();
-        if retry {
-            self.queue.push_front(again);
-        }
-        retry
-    }
-}
-
-fn latest(batch: &[Waiting]) -> Instant {
-    batch.iter().map(|w| w.deadline).max().unwrap_or(Instant(0))
 }

@@ -86,7 +86,7 @@ fn read_error(failure: &barque_store_consensus::ProposeError) -> ProposeError {
     use barque_store_consensus::ProposeError as Failure;
     match failure {
         Failure::NotLeader { .. } => ProposeError::NoLeader,
-        Failure::Unknown | Failure::Timeout => ProposeError::Timeout,
+        Failure::Unknown | Failure::Forgotten | Failure::Timeout => ProposeError::Timeout,
         Failure::Busy => ProposeError::TooManyRequests,
         Failure::Stopped => ProposeError::Stopped,
     }

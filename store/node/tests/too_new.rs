@@ -156,6 +156,7 @@ async fn an_entry_for_a_newer_reader() {
     let mut entry = wire::encode_entry(&Entry {
         time: ClusterTime(1),
         commands: vec![Command::LeaseRevoke { id: LeaseId(1) }],
+        origins: Vec::new(),
     })
     .to_vec();
     entry[1..3].copy_from_slice(&(wire::READER + 1).to_le_bytes());
@@ -174,6 +175,7 @@ async fn an_entry_of_a_newer_format() {
     let mut entry = wire::encode_entry(&Entry {
         time: ClusterTime(1),
         commands: Vec::new(),
+        origins: Vec::new(),
     })
     .to_vec();
     entry[0] = wire::FORMAT + 1;
@@ -192,6 +194,7 @@ async fn a_cluster_that_works_in_a_newer_version() {
     let entry = wire::encode_entry(&Entry {
         time: ClusterTime(1),
         commands: vec![Command::ClusterVersionSet(newer)],
+        origins: Vec::new(),
     });
     append(dir.path(), entry).await;
     let why = refusal(dir.path()).await;

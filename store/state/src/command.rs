@@ -192,6 +192,31 @@ pub struct Entry {
     /// Stamped by the leader, never before the last applied stamp.
     pub time: ClusterTime,
     pub commands: Vec<Command>,
+    /// Who asked for which of them. Says nothing about what they do, and changes no state: members remember it for a while,
+    /// so that a command that is sent again is found (`store/node`). Commands of no origin are possible.
+    pub origins: Vec<Origin>,
+}
+
+/// A run of an entry's commands that came through one member, and the numbers that member gave them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Place of the run's first command in the entry.
+    pub at: u32,
+    pub count: u32,
+    pub member: MemberId,
+    /// Drawn at each start of that member's process: numbers of different starts have nothing in common.
+    pub boot: u64,
+    /// Number of the first command; the others follow it by one each.
+    pub first: u64,
+    /// The member asks for no number below this one any more.
+    pub open: u64,
+}
+
+impl Origin {
+    /// The number after the run's last.
+    pub fn end(&self) -> u64 {
+        self.first.saturating_add(u64::from(self.count))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use barque_store_consensus::Guards;
 
 type Field = fn(&mut Guards) -> &mut bool;
 
-const NAMES: [(&str, Field); 11] = [
+const NAMES: [(&str, Field); 13] = [
     ("no-leader-restore", |g| &mut g.no_leader_restore),
     ("vote-after-lease", |g| &mut g.vote_after_lease),
     ("pre-vote", |g| &mut g.pre_vote),
@@ -16,6 +16,8 @@ const NAMES: [(&str, Field); 11] = [
     ("admission", |g| &mut g.admission),
     ("log-before-rows", |g| &mut g.log_before_rows),
     ("hung-disk", |g| &mut g.hung_disk),
+    ("resend-once", |g| &mut g.resend_once),
+    ("own-term", |g| &mut g.own_term),
 ];
 
 pub fn names() -> impl Iterator<Item = &'static str> {

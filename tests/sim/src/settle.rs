@@ -17,6 +17,7 @@ use crate::cluster::{Cluster, MACHINES};
 use crate::resolve::resolve;
 use crate::truth::{Change, FIRST, change};
 use crate::work::lessees::{PREFIX as LEASES, TTL_MAX_S, key as lease_key};
+use crate::work::registers::PREFIX as REGISTERS;
 use crate::work::watchers::{Watcher, stream};
 use crate::work::{OldRead, Told, of_key, of_prefix};
 
@@ -201,6 +202,7 @@ pub async fn judge(
     taps_end(cluster, last).await?;
     let truth = cluster.truth.history();
     check_history(&truth, FIRST, last).map_err(|e| e.to_string())?;
+    written_once(&truth)?;
     let from = oldest.max(FIRST - 1) + 1;
     for node in up_at(cluster, last) {
         let history = match history(cluster, node, from, last).await {
@@ -397,6 +399,23 @@ async fn history(
         }
     }
     Ok(history)
+}
+
+/// Every write to a register has a value of its own: one that is there twice was carried out twice.
+fn written_once(truth: &History<Change>) -> Result<(), String> {
+    let mut seen: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for (revision, changes) in truth {
+        let registers = changes.iter().filter(|c| c.key.starts_with(REGISTERS));
+        for change in registers {
+            let Some(value) = &change.value else { continue };
+            if let Some(before) = seen.insert((&change.key, value), *revision) {
+                return Err(format!(
+                    "{change:?} was carried out twice: at revision {before} and at {revision}"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a key was at a revision must be what the history says.

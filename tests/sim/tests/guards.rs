@@ -10,7 +10,7 @@ use barque_tests_sim::scene::{ELECTION, HEARTBEAT, LEASE, Scene};
 
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=30;
 
 /// Runs the scene with the guard off until it goes wrong, and with all guards on, where it must not.
 fn shows<F: Future<Output = bool>>(guard: &str, scene: impl Fn(Guards) -> F) {

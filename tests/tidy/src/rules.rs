@@ -30,6 +30,7 @@ pub struct Rule {
 pub const PURE: &[&str] = &[
     "store/state/src/",
     "store/watch/src/",
+    "store/node/src/ledger.rs",
     "store/wal/src/codec.rs",
     "store/wal/src/replay.rs",
     "store/wal/src/scan.rs",

@@ -13,7 +13,9 @@ use barque_store_state::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::{Config, Consensus, Forwarded, Forwarding, Guards, Machine, Peer, ProposeError};
+use crate::{
+    Config, Consensus, Forwarded, Forwarding, Guards, Machine, Numbering, Peer, ProposeError,
+};
 
 mod real;
 mod sim;
@@ -101,13 +103,19 @@ pub fn entry(keys: &[&str]) -> Entry {
     Entry {
         time: ClusterTime(7),
         commands: keys.iter().map(|key| put(key)).collect(),
+        origins: Vec::new(),
     }
 }
 
 /// Proposes what a follower forwarded, as `store/node` does.
 pub struct Forward<E: Env>(Mutex<Option<Consensus<E>>>);
 impl<E: Env> Forwarded for Forward<E> {
-    fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Forwarding {
+    fn propose(
+        &self,
+        commands: Vec<Command>,
+        _: Option<Numbering>,
+        deadline: Instant,
+    ) -> Forwarding {
         let consensus = self.0.lock().clone();
         Box::pin(async move {
             let count = commands.len();
@@ -117,6 +125,7 @@ impl<E: Env> Forwarded for Forward<E> {
             let entry = Entry {
                 time: ClusterTime(8),
                 commands,
+                origins: Vec::new(),
             };
             match E::timeout_at(deadline, consensus.propose(entry)).await {
                 Ok(Ok(outcomes)) => outcomes.into_iter().map(Ok).collect(),

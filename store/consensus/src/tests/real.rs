@@ -137,12 +137,12 @@ async fn three_members_survive_their_leader_and_take_it_back() {
     );
     let forwarded = follower
         .consensus
-        .forward(first.id, vec![put("two"), put("three")], in_s(5))
+        .forward(first.id, vec![put("two"), put("three")], None, in_s(5))
         .await;
     assert!(forwarded.len() == 2 && forwarded.iter().all(Result::is_ok));
     let nobody = follower
         .consensus
-        .forward(MemberId(99), vec![put("lost")], in_s(5))
+        .forward(MemberId(99), vec![put("lost")], None, in_s(5))
         .await;
     assert_eq!(nobody, vec![Err(ProposeError::NotLeader { leader: None })]);
 
@@ -214,7 +214,7 @@ async fn strangers_are_refused_and_a_taken_port_is_told() {
     let stranger = start_real(stranger).await;
     let refused = stranger
         .consensus
-        .forward(MemberId(1), vec![put("k")], in_s(5))
+        .forward(MemberId(1), vec![put("k")], None, in_s(5))
         .await;
     assert_eq!(refused, vec![Err(ProposeError::NotLeader { leader: None })]);
     // Two of three could elect a leader if the refusal were not one.

@@ -257,6 +257,7 @@ fn a_follower_that_was_away_gets_the_whole_log_in_chunks() {
                 value: Bytes::from(vec![7; 300 << 10]),
                 ..Put::default()
             })],
+            origins: Vec::new(),
         };
         for _ in 0..20 {
             let consensus = leader.consensus.clone();
@@ -421,6 +422,7 @@ async fn taken_without_followers(guards: Guards) -> usize {
         let entry = Entry {
             time: ClusterTime(1),
             commands: vec![Command::Put(put)],
+            origins: Vec::new(),
         };
         let consensus = leader.consensus.clone();
         let proposal = sim::spawn_on(node(leader.id.0), "propose", async move {
@@ -475,4 +477,45 @@ fn the_log_is_purged_up_to_what_was_persisted_last() {
             .purged;
         assert_eq!(crate::types::outer_of(purged.as_ref()), mark.index.0);
     });
+}
+
+/// Whether a leader appends what was meant for other terms than its own.
+async fn takes_other_terms(guards: Guards) -> bool {
+    let cluster = boot_all_with(guards).await;
+    let leader = one_leader(&cluster).await;
+    let term = sim::enter(node(leader.id.0), || leader.consensus.view().term);
+    let mut taken = false;
+    for other in [term - 1, term + 1] {
+        let consensus = leader.consensus.clone();
+        let answer = on(leader.id.0, async move {
+            consensus.propose_in(other, entry(&["other"])).await
+        });
+        taken |= answer.await.expect("the leader lives").is_ok();
+    }
+    let consensus = leader.consensus.clone();
+    let own = on(leader.id.0, async move {
+        consensus.propose_in(term, entry(&["own"])).await
+    });
+    own.await
+        .expect("the leader lives")
+        .expect("it leads in this term");
+    taken
+}
+
+#[test]
+fn guard_13_what_was_meant_for_another_term_is_not_appended() {
+    let off = Guards {
+        own_term: false,
+        ..Guards::default()
+    };
+    for seed in 1..=3 {
+        assert!(
+            sim::run(seed, takes_other_terms(off)),
+            "seed {seed}: this test shows nothing"
+        );
+        assert!(
+            !sim::run(seed, takes_other_terms(Guards::default())),
+            "seed {seed}"
+        );
+    }
 }

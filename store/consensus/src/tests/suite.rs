@@ -245,6 +245,7 @@ fn normal(term: u64, index: u64, bytes: usize) -> LogEntry {
             value: vec![index as u8; bytes].into(),
             ..Default::default()
         })],
+        origins: Vec::new(),
     };
     LogEntry::new(log_id(term, index), Payload::Normal(Data::propose(entry)))
 }

@@ -1,6 +1,6 @@
 //! Calls to one peer over one standing connection: many in flight, answered by id in any order.
 //! Promise: a call that fails tells whether the peer can have seen it; a peer that stops answering costs its
-//! connection, not the callers' patience; reconnects back off.
+//! connection, not the callers' patience; reconnects back off, but not from a peer that has just connected to this member.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -99,12 +99,18 @@ type Pending = BTreeMap<u64, (Instant, oneshot::Sender<Result<Frame, CallError>>
 async fn run<E: Env>(peer: Arc<Peer<E>>, lane: Lane, mut queue: mpsc::Receiver<Call>) {
     let mut backoff = limits::RECONNECT_MIN;
     let mut not_before = E::now();
+    let mut knocks = peer.knocks();
     let mut next_id = 1;
     // The text of the last failure, logged once until it changes.
     let mut complained = String::new();
     while let Some(call) = queue.recv().await {
         let mut first = VecDeque::from([call]);
-        let failure = if E::now() < not_before {
+        let knocked = knocks != peer.knocks();
+        if knocked {
+            knocks = peer.knocks();
+            backoff = limits::RECONNECT_MIN;
+        }
+        let failure = if E::now() < not_before && !knocked {
             "reconnecting".to_string()
         } else {
             match peer.connect(lane).await {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use barque_store_env::{Conn, Env, Net, WriteHalf};
@@ -88,6 +89,8 @@ pub struct Peer<E: Env> {
     /// Where the next connection goes.
     addr: Mutex<String>,
     pub abilities: Abilities,
+    /// Counts the connections it has made to this member: it is there.
+    knocks: AtomicU64,
     net: E::Net,
     me: Identity,
     directories: Arc<Directories>,
@@ -100,6 +103,13 @@ impl<E: Env> Peer<E> {
     }
     pub fn told_removed(&self) {
         self.directories.told_removed();
+    }
+    /// It has connected to this member.
+    pub fn knocked(&self) {
+        self.knocks.fetch_add(1, Ordering::Relaxed);
+    }
+    pub fn knocks(&self) -> u64 {
+        self.knocks.load(Ordering::Relaxed)
     }
     /// A fresh connection that has said hello.
     pub async fn connect(
@@ -237,6 +247,7 @@ impl<E: Env> Links<E> {
             member,
             addr: Mutex::new(addr.to_owned()),
             abilities: Abilities::default(),
+            knocks: AtomicU64::new(0),
             net: self.net.clone(),
             me: self.me.clone(),
             directories: self.directories.clone(),

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use barque_store_env::{Conn, Env, Instant, Listener, WriteHalf};
-use barque_store_state::{ClusterVersion, MemberId, wire as commands};
+use barque_store_state::{ClusterVersion, MemberId};
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
+use openraft::ServerState;
 use openraft::raft::{AppendEntriesResponse, StreamAppendError};
 use openraft_rt::WatchReceiver;
 use parking_lot::Mutex;
@@ -19,15 +20,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::frame::{Frame, FrameError, Kind, Reader};
 use super::image::{self, Receiving};
 use super::wire::*;
-use super::{Identity, ReadOf, WriteOf};
+use super::{Identity, Links, ReadOf, WriteOf};
 use crate::directories::Directories;
+use crate::forward;
 use crate::guard::VoteGuard;
 use crate::integrity;
 use crate::limits;
 use crate::member::{self, Raft};
 use crate::tasks::Tasks;
 use crate::types::Types;
-use crate::{Forwarded, Machine, ProposeError};
+use crate::{Forwarded, Machine};
 
 /// When the leader was last heard, whatever it said.
 #[derive(Debug, Default)]
@@ -48,6 +50,7 @@ pub struct Served<E: Env> {
     pub raft: Raft<E>,
     pub guard: VoteGuard,
     pub directories: Arc<Directories>,
+    pub links: Arc<Links<E>>,
     pub heard: Arc<Heard>,
     pub lease: Duration,
     pub forwarded: Arc<dyn Forwarded>,
@@ -71,6 +74,21 @@ impl<E: Env> Served<E> {
                 .all(|m| m.log_id().is_some() && m.get_node(&member.0).is_none())
         };
         without && self.machine.is_removed(member)
+    }
+
+    /// The member has connected, so it is there: nobody waits any more before trying to reach it. One that was restarted would
+    /// otherwise hear its leader, and be sent what it lacks, only after all of that.
+    async fn met(&self, member: MemberId) {
+        if let Some(link) = self.links.get(member) {
+            link.peer.knocked();
+        }
+        let leads = self.raft.server_metrics().borrow_watched().state == ServerState::Leader;
+        if leads {
+            let trigger = self.raft.trigger();
+            // An error says that Raft has stopped, which is told elsewhere.
+            drop(trigger.reset_backoff([member.0]).await);
+            drop(trigger.heartbeat().await);
+        }
     }
 }
 
@@ -162,6 +180,9 @@ async fn serve<E: Env>(
     write
         .write_all(Frame::encode(Kind::Welcome, 0, &welcome))
         .await?;
+    if matches!(lane, Lane::Control | Lane::Requests) {
+        served.met(MemberId(hello.from)).await;
+    }
     match lane {
         Lane::Append => serve_appends(served, read, write).await,
         Lane::Image => image::serve(served, MemberId(hello.from), read, write).await,
@@ -313,7 +334,9 @@ async fn handle<E: Env>(served: Arc<Served<E>>, from: MemberId, lane: Lane, fram
         (Lane::Control, Kind::Append) => heartbeat(&served, &frame).await,
         (Lane::Control, Kind::Transfer) => transfer(&served, &frame).await,
         (Lane::Requests, Kind::ReadIndex) => read_index(&served, &frame).await,
-        (Lane::Requests, Kind::Forward) => forward(&served, &frame).await,
+        (Lane::Requests, Kind::Forward | Kind::Numbered) => {
+            forward::serve(&served, from, &frame).await
+        }
         (Lane::Join, Kind::Members) => Ok(members(&served, &frame)),
         (Lane::Requests, Kind::Hash) => integrity::serve_hash(&served, &frame),
         (Lane::Requests, Kind::Fence) => integrity::serve_fence(&served, &frame),
@@ -435,23 +458,6 @@ fn members<E: Env>(served: &Served<E>, frame: &Frame) -> Bytes {
         members: members.collect(),
     };
     Frame::encode(Kind::MembersReply, frame.id, &reply)
-}
-
-async fn forward<E: Env>(served: &Served<E>, frame: &Frame) -> Answered {
-    let body = frame.parse::<ForwardBody>().map_err(malformed)?;
-    let commands = commands::decode_commands(&body.commands).map_err(malformed)?;
-    let count = commands.len();
-    let deadline = E::now() + Duration::from_millis(body.timeout_ms);
-    let mut results = served.forwarded.propose(commands, deadline).await;
-    if results.len() != count {
-        tracing::error!("{count} commands got {} answers", results.len());
-        results = vec![Err(ProposeError::Unknown); count];
-    }
-    Ok(Frame::encode(
-        Kind::ForwardReply,
-        frame.id,
-        &ForwardReplyBody::new(results, limits::FORWARD_OUTCOMES_BYTES_MAX),
-    ))
 }
 
 /// One append stream. openraft pipelines it; answers come back in order.

@@ -18,7 +18,7 @@ use crate::types::{LogEntry, LogId, Types, Vote, inner, log_id, outer};
 pub const PROTOCOL: u32 = 1;
 pub const PROTOCOL_OLDEST: u32 = 1;
 /// Bits of optional abilities; unknown ones are ignored.
-pub const FEATURES: u64 = crate::integrity::FEATURE;
+pub const FEATURES: u64 = crate::integrity::FEATURE | crate::forward::FEATURE;
 
 /// What a connection is for, so that nothing big delays a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -286,6 +286,8 @@ pub enum ErrorCode {
     Malformed = 7,
     /// The caller was removed from the cluster.
     Removed = 8,
+    /// The outcome of a forwarded command is not known any more.
+    Forgotten = 9,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -435,6 +437,7 @@ fn code_of(error: &ProposeError) -> ErrorCode {
     match error {
         ProposeError::NotLeader { .. } => ErrorCode::NotLeader,
         ProposeError::Unknown => ErrorCode::Unknown,
+        ProposeError::Forgotten => ErrorCode::Forgotten,
         ProposeError::Timeout => ErrorCode::Timeout,
         ProposeError::Busy => ErrorCode::Busy,
         ProposeError::Stopped => ErrorCode::Stopped,
@@ -459,6 +462,8 @@ fn error_of(code: u32, leader: Option<u64>) -> ProposeError {
         Some(ErrorCode::Busy) => ProposeError::Busy,
         // That member stops; it did not propose. Another one will lead.
         Some(ErrorCode::Stopped) => ProposeError::NotLeader { leader: None },
+        // It is older than some command, and would refuse it the next time as well.
+        Some(ErrorCode::Forgotten | ErrorCode::Malformed) => ProposeError::Forgotten,
         _ => ProposeError::Unknown,
     }
 }
@@ -484,7 +489,7 @@ impl ErrorBody {
 }
 
 impl ForwardReplyBody {
-    /// Results whose outcomes take more than `max` bytes together lose the largest of them: those are told as unknown.
+    /// Results whose outcomes take more than `max` bytes together lose the largest of them: those are told as forgotten.
     pub fn new(mut results: Vec<Result<Outcome, ProposeError>>, max: usize) -> Self {
         let mut body = ForwardReplyBody::of(&results);
         if body.outcomes.len() > max {
@@ -499,7 +504,7 @@ impl ForwardReplyBody {
             while sum > max
                 && let Some((size, i)) = sizes.pop()
             {
-                results[i] = Err(ProposeError::Unknown);
+                results[i] = Err(ProposeError::Forgotten);
                 sum -= size;
             }
             tracing::warn!(
@@ -558,7 +563,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_too_long_for_a_frame_is_unknown_and_costs_no_other() {
+    fn an_answer_too_long_for_a_frame_is_forgotten_and_costs_no_other() {
         let deleted = |bytes: usize| {
             Ok(Outcome {
                 revision: Revision(3),
@@ -582,7 +587,7 @@ mod tests {
         let cut = ForwardReplyBody::new(results.clone(), 1000);
         assert!(cut.outcomes.len() <= 1000);
         let mut told = results;
-        told[1] = Err(ProposeError::Unknown);
+        told[1] = Err(ProposeError::Forgotten);
         assert_eq!(cut.results(4), Some(told));
     }
 }

@@ -60,6 +60,7 @@ fn changes_of_members_and_their_answers_are_read_back() {
     let entry = Entry {
         time: ClusterTime(3),
         commands: every_change(),
+        origins: Vec::new(),
     };
     assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry.clone()));
     let outcomes = Member::new().apply(entry.commands).outcomes;

@@ -38,6 +38,7 @@ impl Member {
         let entry = Entry {
             time: self.now,
             commands,
+            origins: Vec::new(),
         };
         let applied = self
             .state

@@ -4,7 +4,7 @@ use super::random::Generator;
 use super::*;
 use crate::limits::TXN_DEPTH_MAX;
 use crate::wire::*;
-use crate::{Txn, TxnOp, WireError};
+use crate::{MemberId, Origin, Txn, TxnOp, WireError};
 
 #[test]
 fn whatever_is_written_is_read_back() {
@@ -16,6 +16,14 @@ fn whatever_is_written_is_read_back() {
             let entry = Entry {
                 time: m.now,
                 commands: commands.clone(),
+                origins: vec![Origin {
+                    at: 1,
+                    count: 2,
+                    member: MemberId(u64::MAX - seed),
+                    boot: seed << 40,
+                    first: seed,
+                    open: 0,
+                }],
             };
             assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry));
             let encoded = encode_commands(&commands);
@@ -48,6 +56,7 @@ fn the_deepest_transaction_that_passes_the_check_is_read_back() {
     let entry = Entry {
         time: ClusterTime(0),
         commands: vec![deepest],
+        origins: Vec::new(),
     };
     assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry.clone()));
     let outcomes = Member::new().apply(entry.commands).outcomes;
@@ -87,6 +96,7 @@ fn damaged_bytes_never_panic() {
         let entry = Entry {
             time: ClusterTime(1),
             commands: generator.commands(&state),
+            origins: Vec::new(),
         };
         let mut bytes = encode_entry(&entry).to_vec();
         for _ in 0..=dice.below(4) {

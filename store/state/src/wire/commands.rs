@@ -92,6 +92,28 @@ pub fn from_pb(command: pb::Command) -> Result<Command, WireError> {
     })
 }
 
+pub fn origin_to_pb(origin: &Origin) -> pb::Origin {
+    pb::Origin {
+        at: origin.at,
+        count: origin.count,
+        member: origin.member.0,
+        boot: origin.boot,
+        first: origin.first,
+        open: origin.open,
+    }
+}
+
+pub fn origin_from_pb(origin: &pb::Origin) -> Origin {
+    Origin {
+        at: origin.at,
+        count: origin.count,
+        member: MemberId(origin.member),
+        boot: origin.boot,
+        first: origin.first,
+        open: origin.open,
+    }
+}
+
 pub fn version_to_pb(version: &ClusterVersion) -> pb::Version {
     pb::Version {
         major: version.major,

@@ -48,6 +48,7 @@ pub fn encode_entry(entry: &Entry) -> Bytes {
     encode(&pb::Entry {
         time: entry.time.0,
         commands: entry.commands.iter().map(commands::to_pb).collect(),
+        origins: entry.origins.iter().map(commands::origin_to_pb).collect(),
     })
 }
 
@@ -56,6 +57,7 @@ pub fn decode_entry(bytes: &Bytes) -> Result<Entry, WireError> {
     Ok(Entry {
         time: crate::ClusterTime(entry.time),
         commands: all(entry.commands, commands::from_pb)?,
+        origins: entry.origins.iter().map(commands::origin_from_pb).collect(),
     })
 }
 

@@ -9,6 +9,24 @@ pub struct Entry {
     pub time: u64,
     #[prost(message, repeated, tag = "2")]
     pub commands: Vec<Command>,
+    #[prost(message, repeated, tag = "3")]
+    pub origins: Vec<Origin>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Origin {
+    #[prost(uint32, tag = "1")]
+    pub at: u32,
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+    #[prost(fixed64, tag = "3")]
+    pub member: u64,
+    #[prost(fixed64, tag = "4")]
+    pub boot: u64,
+    #[prost(uint64, tag = "5")]
+    pub first: u64,
+    #[prost(uint64, tag = "6")]
+    pub open: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -55,6 +55,7 @@ impl Member {
         let entry = Entry {
             time: ClusterTime(0),
             commands: vec![command],
+            origins: Vec::new(),
         };
         let applied = self
             .state

@@ -1,0 +1,508 @@
+//! The one task that turns waiting commands into Raft entries, or sends them to the member that leads.
+//! Promise: a command is tried again until its deadline, and carried out once. Before there may be an earlier attempt of it in
+//! some log, that needs nothing; after it, the number it has from its first attempt (guard 13: `ledger` here, and the proof in
+//! `store/consensus`, `forward.rs`).
+//! Not here: what waits, and how it is answered (`queue`).
+
+use std::collections::BTreeSet;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use barque_store_consensus::{Consensus, Guards, Numbering, Run, View};
+use barque_store_env::{Env, Instant};
+use barque_store_state::*;
+use futures::future::{Either, select};
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use crate::ledger::{Known, Name};
+use crate::limits::*;
+use crate::machine::Machine;
+use crate::membership;
+use crate::queue::{Failure, Number, Queue, Reply, Waiting, refused_outcome};
+
+pub(crate) struct Worker<E: Env> {
+    pub(crate) member: MemberId,
+    /// Tells this start's numbers from those of others.
+    pub(crate) boot: u64,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) machine: Arc<Machine<E>>,
+    pub(crate) consensus: Consensus<E>,
+    pub(crate) strict_reconfig: bool,
+    pub(crate) election: Duration,
+    pub(crate) guards: Guards,
+}
+
+/// A batch on its way, and what became of each of its commands.
+type Decision = Pin<Box<dyn Future<Output = Decided> + Send>>;
+
+struct Decided {
+    batch: Vec<Waiting>,
+    results: Vec<Result<Outcome, Failure>>,
+    /// What it counted for under the quota while it was on its way.
+    growth: u64,
+    /// What the ledger was told when it was proposed here.
+    origins: Vec<Origin>,
+    /// The lowest of this member's own numbers in it.
+    lowest: Option<u64>,
+}
+
+impl Decided {
+    fn changes_members(&self) -> bool {
+        let changes = |waiting: &Waiting| matches!(waiting.command, Command::Members(_));
+        self.batch.iter().any(changes)
+    }
+}
+
+/// What is under way.
+struct Course {
+    batches: FuturesUnordered<Decision>,
+    /// Growth that is proposed here and not known to be applied.
+    growing: u64,
+    /// A change of members is proposed here and not known to be applied.
+    changing: bool,
+    /// The number of the command that is sent for the first time next.
+    next: u64,
+    /// The lowest number of each batch that has any.
+    lowest: BTreeSet<u64>,
+}
+
+/// What to do with a command that is to be proposed.
+enum Verdict {
+    Propose,
+    /// It can only be decided in a moment.
+    Later,
+    Answer(Result<Outcome, Failure>),
+}
+
+impl<E: Env> Worker<E> {
+    pub(crate) async fn run(self) {
+        let mut course = Course {
+            batches: FuturesUnordered::new(),
+            growing: 0,
+            changing: false,
+            next: 1,
+            lowest: BTreeSet::new(),
+        };
+        let mut changes = self.consensus.changes();
+        // After a refusal: not again before this instant, so that a stale hint does not spin.
+        let mut retry_at = None;
+        loop {
+            if self.queue.is_closed() && course.batches.is_empty() {
+                return;
+            }
+            // Set after a refusal or while nobody leads: look again at a change, at the next deadline, or soon.
+            let mut wait_until = retry_at.take().filter(|at| *at > E::now());
+            while wait_until.is_none()
+                && course.batches.len() < ENTRIES_IN_FLIGHT_MAX
+                && !self.queue.is_empty()
+            {
+                wait_until = self.start(&mut course);
+            }
+            let arrived = self.queue.arrived();
+            let wake = async {
+                match wait_until {
+                    // The outcome does not matter: either way the loop looks again.
+                    Some(at) => drop(select(pin!(changes.changed()), E::sleep_until(at)).await),
+                    None => arrived.await,
+                }
+            };
+            let mut wake = pin!(wake);
+            if course.batches.is_empty() {
+                wake.await;
+                continue;
+            }
+            let settled = match select(course.batches.next(), wake.as_mut()).await {
+                Either::Left((settled, _)) => settled,
+                Either::Right(_) => None,
+            };
+            if let Some(decided) = settled
+                && self.settle(&mut course, decided)
+            {
+                retry_at = Some(E::now() + RESEND_PAUSE);
+            }
+        }
+    }
+
+    /// Puts the next batch on its way; until when to wait when that cannot be now.
+    fn start(&self, course: &mut Course) -> Option<Instant> {
+        let now = E::now();
+        let view = self.consensus.view();
+        match view.leader {
+            Some(leader) if leader == self.member && view.leads_until.is_some() => {
+                if self.queue.holds_again() && !self.knows_earlier_terms(view.term) {
+                    return Some(now + OWN_TERM_POLL);
+                }
+                self.propose(&view, course)
+            }
+            Some(leader) if leader != self.member => {
+                if self.queue.holds_peers() {
+                    self.queue.expire(now, Some(leader));
+                    return None;
+                }
+                self.forward(leader, &view, course);
+                None
+            }
+            leader => {
+                let soon = now + LEADER_POLL;
+                let earliest = self.queue.expire(now, leader);
+                Some(earliest.map_or(soon, |e| e.min(soon)))
+            }
+        }
+    }
+
+    /// Whether everything that earlier terms have committed, or ever will, was applied here.
+    fn knows_earlier_terms(&self, term: u64) -> bool {
+        self.machine.applied_term() == term
+    }
+
+    /// Puts the next entry on its way, unless there is nothing in it to propose. Until when to wait, when there is something
+    /// that cannot be decided yet.
+    fn propose(&self, view: &View, course: &mut Course) -> Option<Instant> {
+        let term = view.term;
+        let mut batch = Vec::new();
+        let mut answered = Vec::new();
+        let mut later = Vec::new();
+        let mut grows = 0;
+        for waiting in self.queue.take() {
+            let pending = course.growing.saturating_add(grows);
+            match self.verdict(&waiting, term, pending, &mut course.changing) {
+                Verdict::Propose => {
+                    grows += growth(&waiting.command);
+                    batch.push(waiting);
+                }
+                Verdict::Later => later.push(waiting),
+                Verdict::Answer(answer) => answered.push((waiting.reply, answer)),
+            }
+        }
+        self.queue.answer(answered);
+        let wait = (!later.is_empty()).then(|| E::now() + OWN_TERM_POLL);
+        self.queue.push_front(later);
+        if batch.is_empty() {
+            return wait;
+        }
+        course.growing += grows;
+        let time = self.machine.stamp(term, E::now());
+        // Alone, nobody else could lead, and nothing is ever sent again.
+        if !self.consensus.is_alone() {
+            course.number(&mut batch, view.applied);
+        }
+        let lowest = course.begin(&batch);
+        let origins = self.origins(&batch, self.open(course));
+        self.machine.ledger.lock().proposed(term, &origins);
+        let entry = Entry {
+            time,
+            commands: batch.iter().map(|w| w.command.clone()).collect(),
+            origins: origins.clone(),
+        };
+        let deadline = latest(&batch);
+        let consensus = self.consensus.clone();
+        course.batches.push(Box::pin(async move {
+            let proposed = consensus.propose_in(term, entry);
+            let results = match E::timeout_at(deadline, proposed).await {
+                Ok(Ok(outcomes)) => {
+                    assert_eq!(
+                        outcomes.len(),
+                        batch.len(),
+                        "an entry answers each of its commands once"
+                    );
+                    outcomes.into_iter().map(Ok).collect()
+                }
+                Ok(Err(failure)) => vec![Err(failure); batch.len()],
+                Err(_) => vec![Err(Failure::Unknown); batch.len()],
+            };
+            Decided {
+                batch,
+                results,
+                growth: grows,
+                origins,
+                lowest,
+            }
+        }));
+        wait
+    }
+
+    /// What may have been carried out is looked up first: whatever is refused now, it was not refused then.
+    fn verdict(&self, waiting: &Waiting, term: u64, pending: u64, changing: &mut bool) -> Verdict {
+        if let Some(number) = waiting.number {
+            if number
+                .from
+                .is_some_and(|from| from.term != term && self.guards.own_term)
+            {
+                return Verdict::Answer(Err(Failure::NotLeader { leader: None }));
+            }
+            if number.again && !self.knows_earlier_terms(term) {
+                return Verdict::Later;
+            }
+            if self.guards.resend_once {
+                let again = number.again.then_some(number.since);
+                match self
+                    .machine
+                    .ledger
+                    .lock()
+                    .find(self.name(&number), term, again)
+                {
+                    Known::New => {}
+                    Known::UnderWay => return Verdict::Answer(Err(Failure::Unknown)),
+                    Known::Done(outcome) => return Verdict::Answer(Ok(outcome)),
+                    Known::Forgotten => return Verdict::Answer(Err(Failure::Forgotten)),
+                }
+            }
+            // The queue takes these as they are.
+            if number.again
+                && let Some(refusal) = self.machine.gate.refusal(&waiting.command)
+            {
+                return Verdict::Answer(Ok(refused_outcome(refusal)));
+            }
+        }
+        if let Some(refusal) = self.unsafe_change(&waiting.command, changing) {
+            return Verdict::Answer(Ok(refused_outcome(refusal)));
+        }
+        match self.machine.gate.within_quota(&waiting.command, pending) {
+            true => Verdict::Propose,
+            false => Verdict::Answer(Ok(refused_outcome(Refusal::NoSpace))),
+        }
+    }
+
+    fn name(&self, number: &Number) -> Name {
+        let (member, boot) = match number.from {
+            Some(from) => (from.member, from.boot),
+            None => (self.member, self.boot),
+        };
+        Name {
+            member,
+            boot,
+            number: number.number,
+        }
+    }
+
+    /// This member asks for none of its numbers below this one any more.
+    fn open(&self, course: &Course) -> u64 {
+        let waiting = self.queue.lowest();
+        let lowest = course.lowest.first().copied();
+        [waiting, lowest]
+            .into_iter()
+            .flatten()
+            .fold(course.next, u64::min)
+    }
+
+    /// Who asks for which commands of an entry.
+    fn origins(&self, batch: &[Waiting], open: u64) -> Vec<Origin> {
+        let mut origins: Vec<Origin> = Vec::new();
+        for (at, waiting) in (0..).zip(batch) {
+            let Some(number) = waiting.number else {
+                continue;
+            };
+            let Name {
+                member,
+                boot,
+                number: first,
+            } = self.name(&number);
+            let open = number.from.map_or(open, |from| from.open);
+            match origins.last_mut() {
+                Some(last)
+                    if (last.member, last.boot) == (member, boot)
+                        && last.at + last.count == at
+                        && last.end() == first =>
+                {
+                    last.count += 1;
+                    last.open = last.open.max(open);
+                }
+                Some(_) | None => origins.push(Origin {
+                    at,
+                    count: 1,
+                    member,
+                    boot,
+                    first,
+                    open,
+                }),
+            }
+        }
+        origins
+    }
+
+    /// Why a change of members is not to be proposed now. `changing`: one is on its way already, and the next is decided on
+    /// what comes of it.
+    fn unsafe_change(&self, command: &Command, changing: &mut bool) -> Option<Refusal> {
+        let Command::Members(change) = command else {
+            return None;
+        };
+        if *changing {
+            return Some(Refusal::Unhealthy);
+        }
+        let (machine, consensus) = (&self.machine, &self.consensus);
+        let strict = self.strict_reconfig;
+        let refusal = membership::refusal(machine, consensus, change, strict, self.election);
+        *changing = refusal.is_none();
+        refusal
+    }
+
+    fn forward(&self, leader: MemberId, view: &View, course: &mut Course) {
+        let (peers, mut batch): (Vec<Waiting>, Vec<Waiting>) = self
+            .queue
+            .take()
+            .into_iter()
+            .partition(Waiting::is_forwarded);
+        // They came after the look at the queue; their own member sends them on.
+        let elsewhere = |waiting: Waiting| {
+            let leader = Some(leader);
+            (waiting.reply, Err(Failure::NotLeader { leader }))
+        };
+        self.queue
+            .answer(peers.into_iter().map(elsewhere).collect());
+        if batch.is_empty() {
+            return;
+        }
+        course.number(&mut batch, view.applied);
+        let lowest = course.begin(&batch);
+        let numbering = Numbering {
+            member: self.member,
+            boot: self.boot,
+            open: self.open(course),
+            term: view.term,
+            runs: runs(&batch),
+        };
+        let commands: Vec<Command> = batch.iter().map(|w| w.command.clone()).collect();
+        let deadline = latest(&batch);
+        let (consensus, term) = (self.consensus.clone(), view.term);
+        course.batches.push(Box::pin(async move {
+            let results = {
+                let sent = pin!(consensus.forward(leader, commands, Some(numbering), deadline));
+                // A leader that stands still would be waited for until its connection is given up.
+                let superseded = pin!(consensus.superseded(term));
+                match select(sent, superseded).await {
+                    Either::Left((results, _)) => results,
+                    Either::Right(_) => vec![Err(Failure::Unknown); batch.len()],
+                }
+            };
+            assert_eq!(
+                results.len(),
+                batch.len(),
+                "a forward answers each command once"
+            );
+            Decided {
+                batch,
+                results,
+                growth: 0,
+                origins: Vec::new(),
+                lowest,
+            }
+        }));
+    }
+
+    /// Answers what is decided and puts back what is to be tried again. Returns whether anything was put back.
+    fn settle(&self, course: &mut Course, decided: Decided) -> bool {
+        course.growing -= decided.growth;
+        course.changing &= !decided.changes_members();
+        let not_appended = |result: &Result<Outcome, Failure>| {
+            matches!(result, Err(Failure::NotLeader { .. } | Failure::Busy))
+        };
+        if decided.results.iter().any(not_appended) {
+            // An entry is appended as a whole or not at all.
+            self.machine.ledger.lock().withdrawn(&decided.origins);
+        }
+        let now = E::now();
+        let mut done = Vec::with_capacity(decided.batch.len());
+        let mut again = Vec::new();
+        for (mut waiting, result) in decided.batch.into_iter().zip(decided.results) {
+            let failure = match result {
+                Ok(outcome) => {
+                    done.push((waiting.reply, Ok(outcome)));
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            if waiting.is_forwarded() {
+                done.push((waiting.reply, Err(failure)));
+                continue;
+            }
+            if failure == Failure::Unknown
+                && let Some(number) = &mut waiting.number
+            {
+                number.again = true;
+            }
+            let resent = match failure {
+                Failure::NotLeader { .. } => true,
+                Failure::Unknown => waiting.number.is_some(),
+                Failure::Busy => waiting.is_again(),
+                Failure::Forgotten | Failure::Timeout | Failure::Stopped => false,
+            };
+            if resent && waiting.deadline > now {
+                again.push(waiting);
+                continue;
+            }
+            self.machine
+                .counters
+                .proposals_failed
+                .fetch_add(1, Ordering::Relaxed);
+            // Given up at its deadline: a client is told what etcd tells it.
+            let late =
+                waiting.deadline <= now && (failure == Failure::Unknown || waiting.is_again());
+            done.push(match late {
+                true => (waiting.reply, Err(Failure::Timeout)),
+                false => waiting.failed(failure),
+            });
+        }
+        self.queue.answer(done);
+        let retry = !again.is_empty();
+        self.queue.push_front(again);
+        // Only now: what was put back waits with its number, so that it stays asked for.
+        if let Some(lowest) = decided.lowest {
+            course.lowest.remove(&lowest);
+        }
+        retry
+    }
+}
+
+impl Course {
+    /// Gives numbers to those that have none.
+    fn number(&mut self, batch: &mut [Waiting], since: u64) {
+        for waiting in batch {
+            // A forwarded one without a number is of a program that gives none.
+            if waiting.number.is_none() && !matches!(waiting.reply, Reply::Peer(_)) {
+                waiting.number = Some(Number {
+                    number: self.next,
+                    from: None,
+                    since: LogIndex(since),
+                    again: false,
+                });
+                self.next += 1;
+            }
+        }
+    }
+
+    /// Notes that these are under way. The lowest of this member's own numbers among them.
+    fn begin(&mut self, batch: &[Waiting]) -> Option<u64> {
+        let lowest = batch.iter().filter_map(Waiting::own_number).min();
+        self.lowest.extend(lowest);
+        lowest
+    }
+}
+
+/// The numbers of a batch that is forwarded. All its commands have one.
+fn runs(batch: &[Waiting]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for number in batch.iter().filter_map(|waiting| waiting.number) {
+        match runs.last_mut() {
+            Some(last)
+                if last.first + u64::from(last.count) == number.number
+                    && last.again == number.again =>
+            {
+                last.count += 1;
+                last.since = last.since.min(number.since);
+            }
+            Some(_) | None => runs.push(Run {
+                first: number.number,
+                count: 1,
+                again: number.again,
+                since: number.since,
+            }),
+        }
+    }
+    runs
+}
+
+fn latest(batch: &[Waiting]) -> Instant {
+    batch.iter().map(|w| w.deadline).max().unwrap_or(Instant(0))
+}
