@@ -21,6 +21,9 @@ impl<E: Env> Inner<E> {
             return Vec::new();
         };
         let heard = |id: &u64| {
+            if !self.guards.heard_successor {
+                return true;
+            }
             let acked = heartbeat.get(id).copied().flatten();
             acked.is_some_and(|at| now.saturating_since(at.into_inner().0) < self.timing.heartbeat)
         };

@@ -78,12 +78,34 @@ pub struct Guards {
     pub identity: bool,
     /// Guard 6: a request is taken before its connection can fail, because openraft sleeps its backoff there.
     pub input_first: bool,
+    /// Guard 6: what sends requests ends with what reads their answers, and takes nothing more from openraft.
+    pub pump_tied: bool,
+    /// Guard 6: a read of entries that were purged is empty and no error, which would end the leader.
+    pub purged_reads_empty: bool,
+    /// Guard 7: a change of the voters that its leader left half-way is ended by the next one.
+    pub flatten: bool,
+    /// Guard 7: a learner votes only once it has caught up.
+    pub caught_up: bool,
     /// Guard 8: what is proposed and not answered is bounded in bytes.
     pub admission: bool,
-    /// Guard 10: nothing is persisted before this member's own log has it on disk.
-    pub log_before_rows: bool,
+    /// Guard 8: entries are sent in chunks that a frame holds.
+    pub small_chunks: bool,
     /// Guard 8: a leader whose disk hangs hands leadership over, and ends.
     pub hung_disk: bool,
+    /// Guard 10: nothing is persisted before this member's own log has it on disk.
+    pub log_before_rows: bool,
+    /// Guard 10: a state is installed when everything the log did before is on disk.
+    pub install_barrier: bool,
+    /// Guard 11: the state that is being sent stays the same, and the log behind it stays, until it was sent.
+    pub image_pinned: bool,
+    /// Guard 11: a transfer of a state goes on where it was.
+    pub image_resumed: bool,
+    /// Guard 11: a follower that is too slow for the log is cut off, and sent the state.
+    pub slow_cut: bool,
+    /// Guard 12: a voter is removed only when the others can do without it.
+    pub live_majority: bool,
+    /// Guard 12: leadership is given only to a voter that was heard from within a heartbeat.
+    pub heard_successor: bool,
     /// Guard 13: a command that is sent again is looked up before it is proposed.
     pub resend_once: bool,
     /// Guard 13: a command is proposed only in the term it was sent in.
@@ -100,9 +122,20 @@ impl Default for Guards {
             answers_in_order: true,
             identity: true,
             input_first: true,
+            pump_tied: true,
+            purged_reads_empty: true,
+            flatten: true,
+            caught_up: true,
             admission: true,
-            log_before_rows: true,
+            small_chunks: true,
             hung_disk: true,
+            log_before_rows: true,
+            install_barrier: true,
+            image_pinned: true,
+            image_resumed: true,
+            slow_cut: true,
+            live_majority: true,
+            heard_successor: true,
             resend_once: true,
             own_term: true,
         }
@@ -345,6 +378,9 @@ impl<E: Env> Consensus<E> {
     /// Woken at each change of leader, term or leadership.
     pub fn changes(&self) -> barque_store_env::watch::Receiver<View> {
         self.inner.changes()
+    }
+    pub fn guards(&self) -> Guards {
+        self.inner.guards
     }
     /// Whether the vote guard of a restarted member is still on (guard 2). A member is ready for the next one's restart
     /// only when it is off.

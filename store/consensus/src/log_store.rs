@@ -17,9 +17,9 @@ use openraft::{LogState, OptionalSend};
 use parking_lot::Mutex;
 
 use crate::disk::Failed;
-use crate::limits;
 use crate::record::{self, RecordError};
 use crate::types::{LogEntry, LogId, Payload, Types, Vote, inner, log_id, outer, outer_of};
+use crate::{Guards, limits};
 
 /// Invariant: `entries` are contiguous, and the first follows `purged` when there is one.
 #[derive(Default)]
@@ -72,6 +72,7 @@ pub struct LogStore<E: Env> {
     log: Arc<Mutex<Log>>,
     wal: Wal<E>,
     failed: Arc<Failed<E>>,
+    pub guards: Guards,
 }
 
 impl<E: Env> Clone for LogStore<E> {
@@ -80,12 +81,13 @@ impl<E: Env> Clone for LogStore<E> {
             log: self.log.clone(),
             wal: self.wal.clone(),
             failed: self.failed.clone(),
+            guards: self.guards,
         }
     }
 }
 
 impl<E: Env> LogStore<E> {
-    pub fn new(wal: Wal<E>, recovered: Recovered) -> Result<Self, RecordError> {
+    pub fn new(wal: Wal<E>, recovered: Recovered, guards: Guards) -> Result<Self, RecordError> {
         let mark = |mark: Option<(u64, u64)>| {
             mark.and_then(|(index, term)| Some(log_id(term, inner(index)?)))
         };
@@ -107,6 +109,7 @@ impl<E: Env> LogStore<E> {
             log: Arc::new(Mutex::new(log)),
             wal,
             failed: Arc::default(),
+            guards,
         })
     }
     /// Whether this log goes on where a state that has everything up to `restored` ends. The error tells a log that ends
@@ -245,13 +248,20 @@ impl<E: Env> RaftLogReader<Types<E>> for LogStore<E> {
         // Below the first entry: empty, which openraft takes for a heartbeat. An error would stop a leader, a later
         // start would leave a hole in the follower (guard 6).
         if log.first().is_none_or(|first| start < first) {
-            return Ok(Vec::new());
+            return match self.guards.purged_reads_empty {
+                true => Ok(Vec::new()),
+                false => Err(io::Error::other(format!("entry {start} was purged"))),
+            };
         }
+        let chunk = match self.guards.small_chunks {
+            true => limits::READ_CHUNK_BYTES,
+            false => usize::MAX,
+        };
         let mut bytes = 0;
         let mut out = Vec::new();
         for entry in log.range(start, end) {
             bytes += record::len(&entry.payload);
-            if bytes > limits::READ_CHUNK_BYTES && !out.is_empty() {
+            if bytes > chunk && !out.is_empty() {
                 break;
             }
             out.push(entry.clone());

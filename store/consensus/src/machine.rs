@@ -231,7 +231,9 @@ impl<E: Env> RaftStateMachine<Types<E>> for Applier<E> {
             .ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
         // Guard 10: a tail that conflicts with the state was truncated just now. Should the state be durable without that, the
         // tail would come back after a power cut, and the member would never start again.
-        self.log.barrier().await.map_err(io::Error::other)?;
+        if self.log.guards.install_barrier {
+            self.log.barrier().await.map_err(io::Error::other)?;
+        }
         staged.install().await.map_err(io::Error::other)?;
         tracing::info!(
             index = outer_of(Some(&last)),

@@ -50,7 +50,7 @@ pub struct Inner<E: Env> {
     directories: Arc<Directories>,
     /// The term whose leadership this member has given away; 0 for none.
     pub(crate) given_away: AtomicU64,
-    guards: Guards,
+    pub(crate) guards: Guards,
     persisted: Persisted,
     persisted_upto: watch::Sender<Option<u64>>,
     pub(crate) changes: watch::Sender<View>,
@@ -89,7 +89,7 @@ impl<E: Env> Inner<E> {
         let (wal, recovered) = Wal::<E>::open(disk, &config.dir, config.log)
             .await
             .map_err(|e| log(&e))?;
-        let store = LogStore::new(wal.clone(), recovered).map_err(|e| log(&e))?;
+        let store = LogStore::new(wal.clone(), recovered, config.guards).map_err(|e| log(&e))?;
         let failed_log = store.failed();
         let restored = match &config.restored {
             Some(mark) => machine::stored(mark).map_err(|e| log(&e))?,
@@ -106,7 +106,7 @@ impl<E: Env> Inner<E> {
         if let Some(restored) = &restored {
             persisted.set(restored.clone());
         }
-        let pins = Arc::new(Pins::new(machine.clone()));
+        let pins = Arc::new(Pins::new(machine.clone(), config.guards.image_pinned));
         let cut = Arc::new(Cut::default());
         let (voted, new) = (store.has_voted(), store.is_empty() && !store.has_voted());
         let me = config.member.0;

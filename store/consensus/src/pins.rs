@@ -69,15 +69,18 @@ pub struct Pins<E> {
     held: Mutex<Option<Arc<Held>>>,
     /// Nothing is pinned for openraft's questions during a start.
     open: AtomicBool,
+    /// Off only to show what holding states is for.
+    holds: bool,
     world: PhantomData<fn() -> E>,
 }
 
 impl<E: Env> Pins<E> {
-    pub fn new(machine: Arc<dyn Machine>) -> Self {
+    pub fn new(machine: Arc<dyn Machine>, holds: bool) -> Self {
         Pins {
             machine,
             held: Mutex::default(),
             open: AtomicBool::new(false),
+            holds,
             world: PhantomData,
         }
     }
@@ -94,7 +97,7 @@ impl<E: Env> Pins<E> {
         let now = E::now();
         let mut held = self.held.lock();
         // The log may have been given up beyond it (its hard bound): whoever has it would need another one at once.
-        let fits = |held: &Held| !held.is_over(now) && purged <= Some(held.id.index);
+        let fits = |held: &Held| self.holds && !held.is_over(now) && purged <= Some(held.id.index);
         if let Some(held) = held.as_ref().filter(|held| fits(held)) {
             held.touch(now);
             return Ok(Some(held.clone()));
@@ -126,7 +129,10 @@ impl<E: Env> Pins<E> {
     pub fn floor(&self) -> Option<u64> {
         let now = E::now();
         let mut held = self.held.lock();
-        if held.as_ref().is_some_and(|held| held.is_over(now)) {
+        if held
+            .as_ref()
+            .is_some_and(|held| !self.holds || held.is_over(now))
+        {
             *held = None;
         }
         held.as_ref().map(|held| held.id.index)
@@ -181,7 +187,7 @@ mod tests {
     #[test]
     fn a_state_that_the_log_does_not_follow_any_more_is_not_sent_to_the_next() {
         sim::run(1, async {
-            let pins = Pins::<SimEnv>::new(Arc::new(Steps::default()));
+            let pins = Pins::<SimEnv>::new(Arc::new(Steps::default()), true);
             pins.open();
             let get = |purged| {
                 pins.get(purged)

@@ -105,7 +105,9 @@ impl<E: Env> Purger<E> {
             .min(self.rules.log_kept_max);
         let hard = reserve.saturating_add(self.rules.log_kept_hard);
         let at_least = self.log.purgeable(persisted, hard);
-        self.cut.set(at_least);
+        if self.log.guards.slow_cut {
+            self.cut.set(at_least);
+        }
         let limit = floor.map_or(persisted, |floor| floor.min(persisted));
         // Longer than the hard bound even for one who is being sent the state: it will need a newer one.
         self.log.purgeable(limit, reserve).max(at_least)

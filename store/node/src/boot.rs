@@ -227,6 +227,7 @@ pub(crate) async fn start<E: Env>(
         places,
         config.value_cache_bytes,
         config.images,
+        config.guards.image_resumed,
     ));
     let setting = Setting {
         member,

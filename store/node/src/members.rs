@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 
+use barque_store_consensus::Membership;
 use barque_store_env::{Env, Instant};
 use barque_store_state::{Answer, Command, MemberChange, MemberId, MemberInfo, Refusal};
 
@@ -13,6 +14,11 @@ impl<E: Env> Store<E> {
     /// The members that are wanted, by id, with what they have published of themselves.
     pub fn members(&self) -> Vec<MemberInfo> {
         self.shared.machine.members()
+    }
+
+    /// Raft's own membership, the newest in this member's log: it follows the wanted one in steps.
+    pub fn membership(&self) -> Membership {
+        self.shared.consensus.membership()
     }
 
     /// Whether this member is in the cluster as a learner.

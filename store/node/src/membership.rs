@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use barque_store_consensus::{Consensus, Membership, Peer, Progress, Step};
+use barque_store_consensus::{Consensus, Guards, Membership, Peer, Progress, Step};
 use barque_store_env::{Env, Instant};
 use barque_store_state::{
     Command, LogIndex, MemberChange, MemberId, MemberInfo, PublishedMember, Refusal, WantedMember,
@@ -26,6 +26,7 @@ struct Sight<'a> {
     published: &'a BTreeMap<MemberId, PublishedMember>,
     actual: &'a Membership,
     last_log: u64,
+    guards: Guards,
     progress: &'a dyn Fn(MemberId) -> Option<Progress>,
 }
 
@@ -42,11 +43,17 @@ impl Sight<'_> {
         id == self.me || acked.is_some_and(|at| self.now.saturating_since(at) < self.lease)
     }
     fn has_caught_up(&self, id: MemberId) -> bool {
+        if !self.guards.caught_up {
+            return true;
+        }
         let matched = (self.progress)(id).map_or(LogIndex(0), |p| p.matched);
         self.is_live(id) && matched.0 + PROMOTE_LAG_ENTRIES >= self.last_log && matched.0 > 0
     }
     /// Whether so many of these are there that they can commit.
     fn is_majority_live(&self, voters: &BTreeSet<MemberId>) -> bool {
+        if !self.guards.live_majority {
+            return true;
+        }
         let live = voters.iter().filter(|id| self.is_live(**id)).count();
         live > voters.len() / 2
     }
@@ -58,7 +65,7 @@ impl Sight<'_> {
             return None;
         }
         if actual.joint {
-            return Some(Move::Step(Step::Flatten));
+            return self.guards.flatten.then_some(Move::Step(Step::Flatten));
         }
         if self.wanted.is_empty() {
             return None;
@@ -154,6 +161,7 @@ pub(crate) async fn follow<E: Env>(shared: Arc<Shared<E>>, founders: Vec<MemberI
                 published: state.published(),
                 actual: &actual,
                 last_log: view.last_log,
+                guards: shared.consensus.guards(),
                 progress: &|id| shared.consensus.progress(id),
             }
             .next()
@@ -327,6 +335,7 @@ mod tests {
                 published: &published,
                 actual: &self.actual,
                 last_log: 1000,
+                guards: Guards::default(),
                 progress: &progress,
             };
             sight.next()

@@ -54,6 +54,8 @@ pub(crate) struct Depot<E: Env> {
     cache_bytes: u64,
     /// Committed at a time.
     batch_bytes: usize,
+    /// Off only to show what going on with a state that was begun is for.
+    resumes: bool,
     slot: Mutex<Slot<E>>,
     /// Wakes the persister.
     due: Arc<Notify>,
@@ -69,6 +71,7 @@ impl<E: Env> Depot<E> {
         places: Places<E::Disk>,
         cache_bytes: u64,
         rules: ImageRules,
+        resumes: bool,
     ) -> Self {
         Depot {
             kind,
@@ -77,6 +80,7 @@ impl<E: Env> Depot<E> {
             places: tokio::sync::Mutex::new(places),
             cache_bytes,
             batch_bytes: STAGE_BATCH_BYTES.min(4 * rules.piece_bytes),
+            resumes,
             slot: Mutex::new(Slot::Free),
             due: Arc::default(),
             broken: watch::channel(None).0,
@@ -150,6 +154,9 @@ impl<E: Env> Depot<E> {
             "{:016x} {} {}",
             offer.from.0, offer.mark.term, offer.mark.index.0
         );
+        if !self.resumes {
+            places.discard().await.map_err(|why| self.breaks(why))?;
+        }
         let staged = places.stage(&name).await;
         let mut begun = staged.map_err(|why| self.breaks(why))?;
         // Not every file system tells.

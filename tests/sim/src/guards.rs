@@ -4,7 +4,7 @@ use barque_store_consensus::Guards;
 
 type Field = fn(&mut Guards) -> &mut bool;
 
-const NAMES: [(&str, Field); 13] = [
+const NAMES: [(&str, Field); 24] = [
     ("no-leader-restore", |g| &mut g.no_leader_restore),
     ("vote-after-lease", |g| &mut g.vote_after_lease),
     ("pre-vote", |g| &mut g.pre_vote),
@@ -13,9 +13,20 @@ const NAMES: [(&str, Field); 13] = [
     ("answers-in-order", |g| &mut g.answers_in_order),
     ("identity", |g| &mut g.identity),
     ("input-first", |g| &mut g.input_first),
+    ("pump-tied", |g| &mut g.pump_tied),
+    ("purged-reads-empty", |g| &mut g.purged_reads_empty),
+    ("flatten", |g| &mut g.flatten),
+    ("caught-up", |g| &mut g.caught_up),
     ("admission", |g| &mut g.admission),
-    ("log-before-rows", |g| &mut g.log_before_rows),
+    ("small-chunks", |g| &mut g.small_chunks),
     ("hung-disk", |g| &mut g.hung_disk),
+    ("log-before-rows", |g| &mut g.log_before_rows),
+    ("install-barrier", |g| &mut g.install_barrier),
+    ("image-pinned", |g| &mut g.image_pinned),
+    ("image-resumed", |g| &mut g.image_resumed),
+    ("slow-cut", |g| &mut g.slow_cut),
+    ("live-majority", |g| &mut g.live_majority),
+    ("heard-successor", |g| &mut g.heard_successor),
     ("resend-once", |g| &mut g.resend_once),
     ("own-term", |g| &mut g.own_term),
 ];

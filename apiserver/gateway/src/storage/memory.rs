@@ -57,6 +57,7 @@ impl Memory {
         let entry = Entry {
             time: ClusterTime(inner.index),
             commands: vec![command],
+            origins: Vec::new(),
         };
         let applied = inner
             .state

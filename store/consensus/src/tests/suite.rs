@@ -19,12 +19,12 @@ use openraft::{LogState, OptionalSend, StorageError};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use crate::Machine;
 use crate::limits::READ_CHUNK_BYTES;
 use crate::log_store::LogStore;
 use crate::machine::{Applier, Persisted};
 use crate::pins::Pins;
 use crate::types::{Data, LogEntry, LogId, Payload, Types, Vote, log_id};
+use crate::{Guards, Machine};
 
 type C = Types<RealEnv>;
 type Store = LogStore<RealEnv>;
@@ -48,7 +48,7 @@ async fn open(dir: &TempDir) -> Store {
         Wal::<RealEnv>::open(RealDisk, &dir.path().join("log"), Options::default())
             .await
             .expect("the log opens");
-    LogStore::new(wal, recovered).expect("its records parse")
+    LogStore::new(wal, recovered, Guards::default()).expect("its records parse")
 }
 
 impl StoreBuilder<C, Store, Applier<RealEnv>, TempDir> for Free {
@@ -60,7 +60,7 @@ impl StoreBuilder<C, Store, Applier<RealEnv>, TempDir> for Free {
             watch::channel(0).0,
             None,
             Persisted::default(),
-            Arc::new(Pins::new(Arc::new(Anything))),
+            Arc::new(Pins::new(Arc::new(Anything), true)),
             store.clone(),
         );
         Ok((dir, store, applier))
@@ -148,7 +148,8 @@ async fn reopen(dir: &Path) -> Open {
     for _ in 0..200 {
         match Wal::<RealEnv>::open(RealDisk, &dir.join("log"), options).await {
             Ok((wal, recovered)) => {
-                let store = LogStore::new(wal.clone(), recovered).expect("its records parse");
+                let store = LogStore::new(wal.clone(), recovered, Guards::default())
+                    .expect("its records parse");
                 return (store, wal);
             }
             Err(WalError::Locked { .. }) => {
@@ -286,7 +287,9 @@ async fn a_restart_finds_vote_mark_and_entries_as_they_were_left() {
     for _ in 0..200 {
         match Wal::<RealEnv>::open(RealDisk, &dir.path().join("log"), Options::default()).await {
             Ok((wal, recovered)) => {
-                again = Some(LogStore::<RealEnv>::new(wal, recovered).expect("parses"));
+                again = Some(
+                    LogStore::<RealEnv>::new(wal, recovered, Guards::default()).expect("parses"),
+                );
                 break;
             }
             Err(_) => RealEnv::sleep(std::time::Duration::from_millis(10)).await,

@@ -149,10 +149,18 @@ where
             next = input.next().await;
         }
         // Kept until all is answered: dropping it would close the connection.
-        Ok(Box::new(write))
+        Ok::<_, FrameError>(Box::new(write))
+    };
+    let pump: BoxFuture<'static, Result<Box<_>, FrameError>> = match peer.patience.guards.pump_tied
+    {
+        true => Box::pin(pump),
+        false => {
+            let loose = E::spawn("pump", pump);
+            Box::pin(async move { loose.await.unwrap_or(Err(FrameError::Cut)) })
+        }
     };
     Ok(Session::<E, _> {
-        pump: Some(Box::pin(pump)),
+        pump: Some(pump),
         write: None,
         frames: read.frames().boxed(),
         window,
