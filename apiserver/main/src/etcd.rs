@@ -42,11 +42,18 @@ pub fn run(flags: EtcdFlags) -> Result<(), Failure> {
     let stop = runtime.block_on(async { signals::stop_signal() })?;
     let pages = Pages::default();
     let metrics = master::start_metrics(&flags.store, &front, &pages)?;
-    let store = StoreThread::start(config, net)?;
+    let mut stop = pin!(stop);
+    let starting = StoreThread::start(config, net, stop.as_mut());
+    let store = match runtime.block_on(starting)? {
+        Ok(store) => store,
+        Err(signal) => {
+            signal.die();
+            return Ok(());
+        }
+    };
     let ending = runtime.block_on(async {
         // Whoever probes it may know from now on what it waits for.
         pages.ready(store.store.clone());
-        let mut stop = pin!(stop);
         if let Some(ending) = master::caught_up(&store.store, stop.as_mut()).await {
             return Ok(ending);
         }

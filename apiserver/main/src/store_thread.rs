@@ -7,6 +7,7 @@ use barque_store_node::{Config, Store};
 use tokio::sync::oneshot;
 
 use crate::Failure;
+use crate::signals::StopSignal;
 
 pub struct StoreThread {
     pub store: Store<RealEnv>,
@@ -29,11 +30,16 @@ fn abort_on_panic() {
 }
 
 impl StoreThread {
-    /// Starts the member; returns once it takes part.
-    pub fn start(config: Config, net: RealNet) -> Result<StoreThread, Failure> {
+    /// Starts the member; resolves once it takes part, or with the signal when `stop` comes first: a member that takes its state
+    /// anew, or looks for the cluster it is to join, may be long at it. It is as a crash for it then, and nothing was promised yet.
+    pub async fn start(
+        config: Config,
+        net: RealNet,
+        stop: impl Future<Output = StopSignal>,
+    ) -> Result<Result<StoreThread, StopSignal>, Failure> {
         abort_on_panic();
-        let (started, result) = std::sync::mpsc::sync_channel(1);
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (started, result) = oneshot::channel();
+        let (stopping, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new()
             .name(NAME.into())
             .spawn(move || {
@@ -61,14 +67,17 @@ impl StoreThread {
                 });
             })
             .map_err(|cause| Failure::new(format!("cannot start the store's thread: {cause}")))?;
-        let store = result.recv().map_err(|_| {
-            Failure::new("the store's thread ended before it had started; its log tells why".into())
-        })??;
-        Ok(StoreThread {
+        let store = tokio::select! {
+            signal = stop => return Ok(Err(signal)),
+            result = result => result.map_err(|_| {
+                Failure::new("the store's thread ended before it had started; its log tells why".into())
+            })??,
+        };
+        Ok(Ok(StoreThread {
             store,
-            stop,
+            stop: stopping,
             thread,
-        })
+        }))
     }
 
     /// Hands leadership over, drains, stops.

@@ -30,6 +30,7 @@ mod pins;
 mod purge;
 mod reads;
 mod record;
+mod refetch;
 mod runtime;
 mod runtime_watch;
 mod tasks;
@@ -47,6 +48,7 @@ pub use forward::{Numbering, Run};
 pub use image::{Image, ImageRules, Offer, Piece, Pinned, Staged, Staging, Working};
 pub use integrity::{Ability, Fence, HashAt};
 pub use members::{ChangeError, Membership, Progress, Step};
+pub use refetch::{Refetch, RefetchError};
 pub use transport::join::{JoinError, Known};
 
 /// Asks the member at `addr` (`host:port`) who is in its cluster.
@@ -56,6 +58,17 @@ pub async fn ask_members<E: Env>(
     timeout: Duration,
 ) -> Result<Known, JoinError> {
     transport::join::ask::<E>(net, addr, timeout).await
+}
+
+/// Takes a whole state from another member while this one does not run; what is to be installed. Tries until there is one: nobody
+/// may be there now. See [`Refetch`].
+pub async fn refetch<E: Env>(
+    config: &Refetch,
+    disk: E::Disk,
+    net: &E::Net,
+    stage: &(dyn Fn(Offer) -> Working<'static, Box<dyn Staging>> + Send + Sync),
+) -> Result<Box<dyn Staged>, RefetchError> {
+    refetch::run::<E>(config, disk, net, stage).await
 }
 
 /// Which of the safety guards are on. All are, except in the simulator's runs that prove what each is for
@@ -294,6 +307,9 @@ pub enum StartError {
     Listen { addr: String, cause: std::io::Error },
     #[error("log: {0}")]
     Log(String),
+    /// The restored state lacks entries that the log has given up: it has lost something, or is an old one.
+    #[error("{0}")]
+    Behind(String),
     #[error("{0}")]
     Other(String),
 }

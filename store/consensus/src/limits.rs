@@ -109,3 +109,14 @@ pub const IMAGE_PROBE: Duration = Duration::from_millis(500);
 /// The state stays pinned so long after the last piece was asked for, so that a receiver that was restarted, or whose
 /// connection was cut, goes on where it was. What it costs: disk space that relocation would give back, and log.
 pub const IMAGE_HELD: Duration = Duration::from_secs(10);
+
+/// How long a member that takes its state anew waits for the answer to one question: who the members are, and a state. Above the
+/// lease that a leader of the default flags takes to confirm that it leads. Then: the next one is asked.
+pub const FETCH_ASK_MAX: Duration = Duration::from_secs(3);
+/// How long it waits after it has asked everybody in vain.
+pub const FETCH_RETRY: Duration = Duration::from_millis(500);
+/// How long all who answer must know no leader before any of them may give its state: an election takes a second or two. Without
+/// it, a majority that is damaged at once could never come back.
+pub const FETCH_LEADERLESS: Duration = Duration::from_secs(10);
+/// How often it says how far it is, or why it waits.
+pub const FETCH_TELL: Duration = Duration::from_secs(5);

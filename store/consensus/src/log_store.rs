@@ -4,7 +4,7 @@
 //! flushed only by the wal, in order; the committed mark never becomes durable before what it covers, because all of
 //! them are records of one ordered log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -176,6 +176,53 @@ impl<E: Env> LogStore<E> {
         }]);
         self.wal.durable(number).await.map_err(|e| e.to_string())
     }
+    /// Where the members of the memberships in this log are, `me` left out.
+    pub fn addresses(&self, me: u64) -> BTreeSet<String> {
+        let log = self.log.lock();
+        let memberships = log.entries.iter().filter_map(|entry| match &entry.payload {
+            Payload::Membership(m) => Some(m),
+            Payload::Blank | Payload::Normal(_) => None,
+        });
+        memberships
+            .flat_map(|m| m.nodes())
+            .filter(|(id, _)| **id != me)
+            .map(|(_, node)| node.addr.clone())
+            .collect()
+    }
+    /// A state that has everything up to `state` is about to become this member's: entries of another term at its place, and
+    /// all behind them, were never committed and go, durably. The rest of the log agrees with the state and stays. An error:
+    /// what this log has given up or knows to be committed is not what is in that state.
+    pub async fn give_way(&self, state: LogId) -> Result<(), String> {
+        let differs = |id: &LogId| id.index == state.index && id.leader_id != state.leader_id;
+        {
+            let mut log = self.log.lock();
+            let here = log.range(state.index, state.index + 1).next();
+            let conflict = here.is_some_and(|entry| differs(&entry.log_id));
+            let committed = log.committed.is_some_and(|id| id.index >= state.index);
+            if log.purged.as_ref().is_some_and(differs) || conflict && committed {
+                return Err(format!(
+                    "the state received ends with entry {} of term {}, where this member's log has another one that was \
+                     committed: the two are not of one cluster",
+                    outer(state.index),
+                    state.leader_id.term
+                ));
+            }
+            if !conflict {
+                return Ok(());
+            }
+            while log
+                .entries
+                .back()
+                .is_some_and(|e| e.log_id.index >= state.index)
+            {
+                log.pop_back();
+            }
+        }
+        // The entries before it, as the rest of the store counts.
+        let last = state.index;
+        self.wal.append(vec![Record::TruncateAfter { index: last }]);
+        self.barrier().await
+    }
     pub async fn barrier(&self) -> Result<(), String> {
         barrier(&self.wal).await
     }
@@ -209,6 +256,10 @@ impl Gap {
     /// The log holds nothing that the state does not have.
     pub fn is_behind(&self) -> bool {
         self.ends < self.applied
+    }
+    /// The log has given up entries that the state does not have.
+    pub fn is_ahead(&self) -> bool {
+        self.applied < self.begins
     }
 }
 

@@ -17,7 +17,7 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 
 use crate::image::Staged;
-use crate::log_store::LogStore;
+use crate::log_store::{Gap, LogStore};
 use crate::pins::{Held, Pins};
 use crate::record::RecordError;
 use crate::types::{CommittedLeaderId, LogId, Payload, Types, inner, log_id, log_index, outer_of};
@@ -94,25 +94,41 @@ pub fn stored(mark: &Mark) -> Result<Option<(LogId, StoredMembership)>, RecordEr
     Ok(Some((log_id(mark.term, index), membership)))
 }
 
+/// Why log and restored state do not go together.
+pub enum Unjoined {
+    /// The state lacks entries that the log has given up; the log itself may be whole.
+    Behind(Gap),
+    Other(String),
+}
+impl From<String> for Unjoined {
+    fn from(why: String) -> Self {
+        Unjoined::Other(why)
+    }
+}
+
 /// Sees that the log goes on where the restored state ends. `installed`: see [`crate::Config::installed`].
 pub async fn join<E: Env>(
     log: &LogStore<E>,
     restored: Option<LogId>,
     installed: bool,
-) -> Result<(), String> {
+) -> Result<(), Unjoined> {
     if let Some(state) = restored
         && let Some(term) = log.term_at(state.index)
         && term != state.leader_id.term
     {
-        return Err(format!(
+        return Err(Unjoined::Other(format!(
             "entry {} is of term {term} in the log, but of term {} in the persisted state: one of the two is not this member's",
             outer_of(Some(&state)),
             state.leader_id.term
-        ));
+        )));
     }
     match (log.fits(restored), restored) {
-        (Err(gap), Some(state)) if installed && gap.is_behind() => log.begin_behind(state).await,
-        (fits, _) => fits.map_err(|gap| gap.to_string()),
+        (Err(gap), Some(state)) if installed && gap.is_behind() => {
+            Ok(log.begin_behind(state).await?)
+        }
+        (Err(gap), _) if gap.is_ahead() => Err(Unjoined::Behind(gap)),
+        (Err(gap), _) => Err(Unjoined::Other(gap.to_string())),
+        (Ok(()), _) => Ok(()),
     }
 }
 

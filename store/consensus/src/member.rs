@@ -101,7 +101,10 @@ impl<E: Env> Inner<E> {
             config.installed,
         )
         .await
-        .map_err(|e| log(&e))?;
+        .map_err(|unjoined| match unjoined {
+            machine::Unjoined::Behind(gap) => StartError::Behind(gap.to_string()),
+            machine::Unjoined::Other(why) => StartError::Log(why),
+        })?;
         let persisted = Persisted::default();
         if let Some(restored) = &restored {
             persisted.set(restored.clone());
@@ -203,6 +206,8 @@ impl<E: Env> Inner<E> {
             forwarded,
             complaints: serve::Complaints::default(),
             receiving: Receiving::new(machine.clone(), config.images),
+            pins: pins.clone(),
+            log: store.clone(),
         });
         tasks.spawn(
             "peer listener",

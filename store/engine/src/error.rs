@@ -71,6 +71,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether bytes are not what was written, or are gone: what another member has can make it good.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Error::Corrupt { .. } | Error::Unreadable(_))
+    }
+
     pub(crate) fn io(operation: &'static str, file: impl Into<PathBuf>, cause: io::Error) -> Self {
         Error::Io {
             operation,

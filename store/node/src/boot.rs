@@ -9,16 +9,16 @@ use barque_store_env::{Env, Instant};
 use barque_store_state::*;
 use tokio::sync::oneshot;
 
+use crate::anew::{self, Found, Opening};
 use crate::identity::{Claim, Owner, has_log};
 use crate::machine::{Machine, Setting};
-use crate::persister::{self, Persister};
-use crate::places::Places;
+use crate::marks::Fenced;
+use crate::persister::Persister;
 use crate::queue::{Asker, Number, Queue, Reply, Waiting};
 use crate::space::{Gate, Keeper, check_disk, with_advice};
-use crate::staging::Depot;
 use crate::{
-    Config, Shared, StartError, Store, ids, integrity, join, leases, membership, progress, reads,
-    refetch, sweep, versions, worker::Worker,
+    Config, Shared, StartError, Store, ids, integrity, join, leases, membership,
+    peers as addresses, progress, reads, refetch, sweep, versions, worker::Worker,
 };
 
 /// Commands of other members enter the same queue as our own clients'.
@@ -191,19 +191,23 @@ pub(crate) async fn start<E: Env>(
         },
     };
     let Owner { cluster_id, member } = owner;
-    if refetch::is_marked(&disk, &dir).await.map_err(dir_error)? {
-        return Err(dir_error(refetch::REFUSAL.to_owned()));
-    }
-
-    let places = Places::open(disk.clone(), &dir).await.map_err(dir_error)?;
-    let rows = places.current();
+    let opening = Opening::<E> {
+        config: &config,
+        owner,
+        disk: &disk,
+        net: &net,
+        dir: &dir,
+    };
+    let Found {
+        restored,
+        depot,
+        rows,
+        renewed,
+    } = opening.state().await?;
     let in_rows = |reason| StartError::DataDir {
         dir: rows.clone(),
         reason: with_advice(reason),
     };
-    let restored = persister::restore::<E>(config.engine, disk.clone(), &rows, config.sizes.engine)
-        .await
-        .map_err(in_rows)?;
     let mut state = restored.state;
     let in_dir = |reason: String| StartError::DataDir {
         dir: dir.clone(),
@@ -220,15 +224,6 @@ pub(crate) async fn start<E: Env>(
     state.set_cache_budget(config.value_cache_bytes);
     let persisted = state.applied();
     let gate = Arc::new(Gate::new(config.space.quota_bytes));
-    let depot = Arc::new(Depot::<E>::new(
-        config.engine,
-        config.sizes.engine,
-        disk.clone(),
-        places,
-        config.value_cache_bytes,
-        config.images,
-        config.guards.image_resumed,
-    ));
     let setting = Setting {
         member,
         founders: founders.clone(),
@@ -240,7 +235,7 @@ pub(crate) async fn start<E: Env>(
     let mark = restored.mark.clone();
     let machine = Arc::new(Machine::<E>::new(setting, state, mark, &restored.engine));
     let queue = Arc::new(Queue::new(gate));
-    let consensus = Consensus::<E>::start(
+    let started = Consensus::<E>::start(
         consensus::Config {
             member,
             cluster_id,
@@ -265,12 +260,28 @@ pub(crate) async fn start<E: Env>(
             queue: queue.clone(),
         }),
     )
-    .await
-    .map_err(|error| match error {
-        consensus::StartError::Listen { addr, cause } => StartError::Listen { addr, cause },
-        consensus::StartError::Log(reason) => dir_error(reason),
-        consensus::StartError::Other(reason) => StartError::Other(reason),
-    })?;
+    .await;
+    let consensus = match started {
+        Ok(consensus) => consensus,
+        Err(error) => {
+            let lost = match (machine.marks.fence_now(), &error) {
+                // Carrying out the rest of the log came upon it; nobody who would mark the directory runs yet.
+                (Some(Fenced::Damaged(why)), _) => Some(why),
+                (_, consensus::StartError::Behind(why)) => Some(why.clone()),
+                _ => None,
+            };
+            if let Some(why) = lost {
+                anew::give_up(&config, &disk, &dir, &rows, &why).await?;
+                return Err(in_rows(refetch::damage(&why)));
+            }
+            return Err(match error {
+                consensus::StartError::Listen { addr, cause } => StartError::Listen { addr, cause },
+                consensus::StartError::Log(reason) => dir_error(reason),
+                consensus::StartError::Behind(reason) => in_rows(reason),
+                consensus::StartError::Other(reason) => StartError::Other(reason),
+            });
+        }
+    };
     if let Err(e) = claim.finish().await {
         consensus.shutdown().await;
         return Err(e);
@@ -286,6 +297,7 @@ pub(crate) async fn start<E: Env>(
         readers: Arc::new(reads::Readers::default()),
         keep_alives: leases::KeepAlives::default(),
         consensus: consensus.clone(),
+        renewed,
         tasks: parking_lot::Mutex::new(Vec::new()),
         persister: parking_lot::Mutex::new(None),
     });
@@ -313,7 +325,10 @@ pub(crate) async fn start<E: Env>(
     );
     *shared.persister.lock() = Some(E::spawn("persister", persister.run()));
     let (broken, fenced) = (depot.clone(), machine.clone());
+    let others = addresses::keep(shared.clone(), disk.clone(), dir.clone());
+    let unkept = machine.clone();
     let tasks = vec![
+        E::spawn("peers", async move { unkept.fail(&others.await) }),
         E::spawn(
             "staging",
             async move { fenced.fail(&broken.failed().await) },

@@ -1,8 +1,9 @@
 //! All members' whole states are equal at equal entries: looked at every minute and after each compaction, by whoever leads.
 //! Promise: a member whose state differs from a majority's serves nothing from the moment that is known, says why, marks its
 //! directory and ends; where no majority tells who is right, nothing more is written until one does. Both stand as an alarm
-//! CORRUPT.
-//! Not here: what is hashed (`state`), how members are asked (`consensus`), how a state is taken anew.
+//! CORRUPT, which the leader takes back when a later comparison finds the member's state equal. A member whose persisted state
+//! is damaged is marked and ends likewise, without an alarm: it returns by itself.
+//! Not here: what is hashed (`state`), how members are asked (`consensus`), how a state is taken anew (`anew`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use barque_store_state::*;
 use tracing::{error, info, warn};
 
 use crate::limits::*;
+use crate::marks::Fenced;
 use crate::verdict::{Verdict, judge};
 use crate::{Shared, refetch};
 
@@ -211,9 +213,16 @@ impl<E: Env> Comparison<E> {
     }
 }
 
-/// Waits until this member is fenced, marks its directory and lets it end.
+/// Waits until this member is fenced, marks its directory and lets it end: its next start takes the state anew. One without
+/// others is not marked: it could never start again, and the damage may be of a row that nobody reads.
 pub(crate) async fn end_fenced<E: Env>(shared: Arc<Shared<E>>, disk: E::Disk, member: PathBuf) {
-    let reason = shared.machine.marks.fenced().await;
+    let reason = match shared.machine.marks.fenced().await {
+        Fenced::Damaged(reason) if shared.consensus.abilities().is_empty() => {
+            return shared.machine.end(&reason);
+        }
+        Fenced::Damaged(reason) => refetch::damage(&reason),
+        Fenced::Differs(reason) => reason,
+    };
     let marked = E::timeout(REFETCH_MARK_TIMEOUT, refetch::mark(&disk, &member)).await;
     let told = match marked {
         Ok(Ok(())) => reason,

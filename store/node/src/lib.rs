@@ -16,6 +16,7 @@ use barque_store_state::*;
 use futures::future::Either;
 use tokio::sync::oneshot;
 
+mod anew;
 mod boot;
 mod clock;
 mod figures;
@@ -31,6 +32,7 @@ mod machine;
 mod marks;
 mod members;
 mod membership;
+mod peers;
 mod persister;
 mod pieces;
 mod places;
@@ -38,9 +40,11 @@ mod progress;
 mod queue;
 mod reads;
 mod refetch;
+mod slip;
 mod space;
 mod staging;
 mod sweep;
+mod trouble;
 mod verdict;
 mod versions;
 mod watches;
@@ -168,6 +172,7 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) readers: Arc<reads::Readers>,
     pub(crate) keep_alives: leases::KeepAlives,
     pub(crate) consensus: Consensus<E>,
+    renewed: bool,
     tasks: parking_lot::Mutex<Vec<Task<()>>>,
     persister: parking_lot::Mutex<Option<Task<()>>>,
 }
@@ -358,6 +363,11 @@ impl<E: Env> Store<E> {
             leads_until: view.leads_until,
             cluster_version: glance.version(),
         }
+    }
+
+    /// Whether this start took the state anew from another member, because the persisted one was damaged or differed.
+    pub fn is_renewed(&self) -> bool {
+        self.shared.renewed
     }
 
     /// The alarms that are up, by kind, then member.

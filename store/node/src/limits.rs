@@ -167,3 +167,7 @@ pub const OWN_TERM_POLL: Duration = Duration::from_millis(1);
 /// How long a stop waits for what is under way to be answered, after leadership was handed over. Beyond: its outcome is told as unknown.
 pub const SHUTDOWN_DRAIN_MAX: Duration = Duration::from_secs(1);
 pub const SHUTDOWN_DRAIN_POLL: Duration = Duration::from_millis(2);
+
+/// How often a member looks whether the other members, or where they are, have changed since it last kept that in a file. Without
+/// the newest change a start that needs them finds them through the others.
+pub const PEERS_INTERVAL: Duration = Duration::from_secs(1);

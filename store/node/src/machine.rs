@@ -25,11 +25,12 @@ use crate::figures::Counters;
 use crate::glance::Glance;
 use crate::ledger::Ledger;
 use crate::limits::*;
-use crate::marks::Marks;
+use crate::marks::{Fenced, Marks};
 use crate::pieces::Sent;
 use crate::progress::Ticks;
 use crate::space::Gate;
 use crate::staging::Depot;
+use crate::trouble::Trouble;
 use crate::{persister, refetch, versions};
 
 pub(crate) struct Machine<E: Env> {
@@ -205,7 +206,7 @@ impl<E: Env> Machine<E> {
         read.map_err(|error| match error {
             ReadError::Refused(refusal) => refusal,
             ReadError::Unreadable(row) => {
-                self.fail(&row.to_string());
+                self.lose(&row.to_string());
                 Refusal::Stopped
             }
         })
@@ -241,6 +242,14 @@ impl<E: Env> Machine<E> {
     pub(crate) fn fail(&self, reason: &str) {
         if !self.failed.swap(true, Ordering::Relaxed) {
             self.end(reason);
+        }
+    }
+    /// The same for damage of the persisted state, which another member can make good: the directory is marked before the
+    /// process ends (`integrity::end_fenced`).
+    pub(crate) fn lose(&self, reason: &str) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            tracing::error!("{reason}");
+            self.marks.fence(Fenced::Damaged(reason.to_owned()));
         }
     }
     /// Lets the process of a member that is fenced end.
@@ -365,8 +374,8 @@ impl<E: Env> consensus::Machine for Machine<E> {
         let mut hub = self.hub.lock();
         let applied = state
             .apply(index, entry, previous_wanted(&hub))
-            .map_err(|row| row.to_string())
-            .and_then(|applied| versions::check(&state).map(|()| applied));
+            .map_err(|row| Trouble::Damage(row.to_string()))
+            .and_then(|applied| Ok(versions::check(&state).map(|()| applied)?));
         if let Ok(applied) = &applied {
             self.marks.applied::<E>(index, applied, &state);
             // Before the mark says that this entry was applied.
@@ -386,10 +395,13 @@ impl<E: Env> consensus::Machine for Machine<E> {
         drop(state);
         let applied = match applied {
             Ok(applied) => applied,
-            Err(reason) => {
+            Err(trouble) => {
                 drop(hub);
-                self.fail(&reason);
-                return Err(reason);
+                match &trouble {
+                    Trouble::Damage(reason) => self.lose(reason),
+                    Trouble::Other(reason) => self.fail(reason),
+                }
+                return Err(trouble.to_string());
             }
         };
         self.counters.applied(&entry.commands, &applied);
@@ -430,9 +442,13 @@ impl<E: Env> consensus::Machine for Machine<E> {
     }
 
     fn pin(&self) -> Result<Option<Pinned>, String> {
+        // A state that differs is not for others.
+        if self.is_fenced() {
+            return Err("this member is fenced".to_owned());
+        }
         let images = self.images.read().clone();
         let pinned = images.pin().map_err(|damage| damage.to_string());
-        let image = pinned.inspect_err(|reason| self.fail(reason))?;
+        let image = pinned.inspect_err(|reason| self.lose(reason))?;
         let Some(mark) = persister::mark(image.meta())? else {
             return Ok(None);
         };
@@ -455,7 +471,7 @@ impl<E: Env> consensus::Machine for Machine<E> {
     }
 
     fn damaged(&self, reason: &str) {
-        self.fail(reason);
+        self.lose(reason);
     }
     fn hash_at(&self, index: LogIndex) -> HashAt {
         // How far it is first: what is known by then is kept by then.
@@ -478,7 +494,7 @@ impl<E: Env> consensus::Machine for Machine<E> {
             return false;
         }
         if !self.failed.swap(true, Ordering::Relaxed) {
-            self.marks.fence(refetch::reason(&fence));
+            self.marks.fence(Fenced::Differs(refetch::reason(&fence)));
         }
         true
     }
@@ -506,7 +522,7 @@ impl<E: Env> Machine<E> {
         let state = self.state.read();
         let past = History::read(&*state, range, from, max_revisions);
         if let Err(HistoryError::Failed(reason)) = &past {
-            self.fail(reason);
+            self.lose(reason);
         }
         past
     }

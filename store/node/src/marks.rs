@@ -13,6 +13,15 @@ use tokio::sync::Notify;
 
 use crate::limits::INTEGRITY_MARKS_KEPT;
 
+/// Why a member serves nothing any more, and what is wrong with its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fenced {
+    /// It is not a majority's. The whole text for whoever runs it.
+    Differs(String),
+    /// It cannot be read. Which file and offset.
+    Damaged(String),
+}
+
 struct Kept {
     /// Oldest first, at most [`INTEGRITY_MARKS_KEPT`].
     hashes: VecDeque<(LogIndex, u64)>,
@@ -25,8 +34,7 @@ pub(crate) struct Marks {
     /// A compaction was applied, and no mark after it.
     compacted: AtomicBool,
     wanted: Notify,
-    /// Why this member was fenced.
-    fenced: watch::Sender<Option<String>>,
+    fenced: watch::Sender<Option<Fenced>>,
     planted: AtomicBool,
 }
 
@@ -90,11 +98,15 @@ impl Marks {
         self.wanted.notified().await;
     }
 
-    pub(crate) fn fence(&self, reason: String) {
-        self.fenced.send(Some(reason));
+    pub(crate) fn fence(&self, why: Fenced) {
+        self.fenced.send(Some(why));
+    }
+    /// Why this member is fenced, if it is.
+    pub(crate) fn fence_now(&self) -> Option<Fenced> {
+        self.fenced.subscribe().get()
     }
     /// Resolves with the reason when this member was fenced.
-    pub(crate) async fn fenced(&self) -> String {
+    pub(crate) async fn fenced(&self) -> Fenced {
         self.fenced.until(Option::clone).await
     }
 

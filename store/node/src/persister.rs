@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::limits::*;
 use crate::machine::Machine;
 use crate::staging::{self, Depot, Exchange};
+use crate::trouble::Trouble;
 use crate::versions;
 
 /// The name under which the log mark is kept beside the state (FORMAT.md).
@@ -88,13 +89,11 @@ pub(crate) async fn restore<E: Env>(
     disk: E::Disk,
     dir: &Path,
     options: engine::Options,
-) -> Result<Restored<E>, String> {
+) -> Result<Restored<E>, Trouble> {
     let mut restoring = Restoring::default();
-    let opened = engine::open_with::<E>(kind, disk, dir, &mut restoring, options)
-        .await
-        .map_err(|e| e.to_string())?;
-    put_together(opened.engine, restoring, &opened.meta)
-        .map_err(|reason| format!("{}: {reason}", dir.display()))
+    let opened = engine::open_with::<E>(kind, disk, dir, &mut restoring, options).await?;
+    let restored = put_together(opened.engine, restoring, &opened.meta);
+    Ok(restored.map_err(|reason| format!("{}: {reason}", dir.display()))?)
 }
 
 /// The state of an engine that has told all it holds; an error when that does not add up.
@@ -186,12 +185,14 @@ impl<E: Env> Persister<E> {
     pub(crate) async fn run(mut self) {
         let result = self.serve().await;
         self.depot.close();
-        if let Err(reason) = result {
-            self.machine.fail(&reason);
+        match result {
+            Ok(()) => {}
+            Err(Trouble::Damage(reason)) => self.machine.lose(&reason),
+            Err(Trouble::Other(reason)) => self.machine.fail(&reason),
         }
     }
 
-    async fn serve(&mut self) -> Result<(), String> {
+    async fn serve(&mut self) -> Result<(), Trouble> {
         loop {
             let stopping = self.machine.pause(PERSIST_INTERVAL).await;
             let begun = E::now();
@@ -208,7 +209,7 @@ impl<E: Env> Persister<E> {
     }
 
     /// One batch of everything that was applied since the last one.
-    async fn persist(&mut self) -> Result<(), String> {
+    async fn persist(&mut self) -> Result<(), Trouble> {
         let Some((batch, mark)) = self.machine.begin_batch(self.persisted) else {
             return Ok(());
         };
@@ -224,8 +225,7 @@ impl<E: Env> Persister<E> {
             freed: batch.freed.into_iter().map(place).collect(),
             meta,
         };
-        let committed = self.engine.commit(batch).await;
-        committed.map_err(|e| e.to_string())?;
+        self.engine.commit(batch).await?;
         self.machine.batch_done(self.engine.space());
         self.persisted = applied;
         self.consensus.persisted(&mark);
@@ -259,13 +259,12 @@ impl<E: Env> Persister<E> {
 
     /// Goes on with a checkpoint, or begins one that is due, for a while. The pieces are of different moments; the batch
     /// after the last of them makes them one (see `Restoring`).
-    async fn checkpoint_on(&mut self, begun: Instant) -> Result<(), String> {
-        let failed = |e: engine::Error| e.to_string();
+    async fn checkpoint_on(&mut self, begun: Instant) -> Result<(), Trouble> {
         if self.checkpoint.is_none() {
             if !self.engine.keeps_checkpoints() || !self.engine.wants_checkpoint() {
                 return Ok(());
             }
-            self.engine.begin_checkpoint().await.map_err(failed)?;
+            self.engine.begin_checkpoint().await?;
             self.checkpoint = Some(Checkpoint { last: None });
         }
         while let Some(checkpoint) = &mut self.checkpoint {
@@ -274,11 +273,11 @@ impl<E: Env> Persister<E> {
             match self.machine.index_chunk(last, CHECKPOINT_KEYS) {
                 Some((chunk, last)) => {
                     checkpoint.last = Some(last);
-                    self.engine.checkpoint_chunk(chunk).await.map_err(failed)?;
+                    self.engine.checkpoint_chunk(chunk).await?;
                 }
                 None => {
                     self.persist().await?;
-                    self.engine.finish_checkpoint().await.map_err(failed)?;
+                    self.engine.finish_checkpoint().await?;
                     self.checkpoint = None;
                 }
             }
@@ -301,11 +300,11 @@ impl<E: Env> Persister<E> {
     }
 
     /// Gives space and memory back, in steps, until there is none to give or the next batch is due.
-    async fn keep_house(&mut self, begun: Instant) -> Result<(), String> {
+    async fn keep_house(&mut self, begun: Instant) -> Result<(), Trouble> {
         self.machine.trim_cache();
         loop {
             let step = E::now();
-            if !self.engine.maintain().await.map_err(|e| e.to_string())? {
+            if !self.engine.maintain().await? {
                 break;
             }
             self.rest(step).await;

@@ -7,8 +7,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use barque_store_env::{Disk, File, Open};
-use bytes::Bytes;
+use barque_store_env::Disk;
+
+use crate::slip::{self, failed};
+use crate::trouble::Trouble;
 
 const PLACES: [&str; 2] = ["rows", "rows-2"];
 const CURRENT: &str = "rows.current";
@@ -23,24 +25,26 @@ pub(crate) struct Places<D> {
     current: usize,
 }
 
-fn failed<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> String + 'a {
-    move |cause| format!("cannot {what} {}: {cause}", path.display())
-}
-
 impl<D: Disk> Places<D> {
-    /// Reads which is the current one, and takes away what is in the other one unless it is being received.
-    pub(crate) async fn open(disk: D, dir: &Path) -> Result<Self, String> {
+    /// Reads which is the current one, and takes away what is in the other one unless it is being received. `anew`: what the
+    /// current one holds is not to be used, so that it does not matter when it cannot be told which that is.
+    pub(crate) async fn open(disk: D, dir: &Path, anew: bool) -> Result<Self, Trouble> {
         let mut places = Places {
             disk,
             dir: dir.to_owned(),
             current: 0,
         };
-        if let Some(name) = places.read(CURRENT).await? {
-            let known = PLACES.iter().position(|place| *place == name);
-            places.current = known.ok_or_else(|| damaged(&dir.join(CURRENT)))?;
+        match places.read(CURRENT).await {
+            Ok(None) => {}
+            Ok(Some(name)) => {
+                let known = PLACES.iter().position(|place| *place == name);
+                places.current = known.ok_or_else(|| unknown(&dir.join(CURRENT)))?;
+            }
+            Err(Trouble::Damage(_)) if anew => {}
+            Err(trouble) => return Err(trouble),
         }
         // A label that cannot be read is of no use, and no loss.
-        let label = places.read(STAGING).await.unwrap_or_default();
+        let label = places.read(STAGING).await.ok().flatten();
         let other = places.other_name();
         if !label.is_some_and(|label| label.starts_with(&format!("{other} "))) {
             places.discard().await?;
@@ -61,7 +65,7 @@ impl<D: Disk> Places<D> {
     /// Makes the other directory that of this offer: keeps what is there of the same one. True: something may be.
     pub(crate) async fn stage(&self, offer: &str) -> Result<bool, String> {
         let label = format!("{} {offer}", self.other_name());
-        let there = self.read(STAGING).await.unwrap_or_default();
+        let there = self.read(STAGING).await.ok().flatten();
         if there.as_ref() == Some(&label) {
             return Ok(true);
         }
@@ -102,36 +106,11 @@ impl<D: Disk> Places<D> {
         synced.map_err(failed("sync", &self.dir))
     }
 
-    /// The file's word, or nothing when there is no such file.
-    async fn read(&self, name: &str) -> Result<Option<String>, String> {
-        let path = self.dir.join(name);
-        if !self.exists(&path).await? {
-            return Ok(None);
-        }
-        let opened = self.disk.open(&path, Open::Read).await;
-        let file = opened.map_err(failed("open", &path))?;
-        let bytes = file.read_at(0, 4096).await;
-        let bytes = bytes.map_err(failed("read", &path))?;
-        match parse(&String::from_utf8_lossy(&bytes)) {
-            Some(word) => Ok(Some(word)),
-            None => Err(damaged(&path)),
-        }
+    async fn read(&self, name: &str) -> Result<Option<String>, Trouble> {
+        slip::read(&self.disk, &self.dir.join(name), FORMAT).await
     }
-
-    /// Written beside, synced, renamed, and the name synced.
     async fn write(&self, name: &str, word: &str) -> Result<(), String> {
-        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
-        if self.exists(&new).await? {
-            let removed = self.disk.remove(&new).await;
-            removed.map_err(failed("remove", &new))?;
-        }
-        let file = self.disk.open(&new, Open::CreateNew).await;
-        let file = file.map_err(failed("create", &new))?;
-        let written = file.write_sync(0, Bytes::from(text(word))).await;
-        written.map_err(failed("write", &new))?;
-        let renamed = self.disk.rename(&new, &path).await;
-        renamed.map_err(failed("rename", &new))?;
-        self.sync().await
+        slip::write(&self.disk, &self.dir, name, FORMAT, word).await
     }
 }
 
@@ -155,42 +134,9 @@ async fn clear<D: Disk>(disk: &D, dir: PathBuf) -> Result<(), String> {
     Ok(())
 }
 
-fn text(word: &str) -> String {
-    let text = format!("{FORMAT}\n{word}\n");
-    let checksum = crc32c::crc32c(text.as_bytes());
-    format!("{text}checksum {checksum:08x}\n")
-}
-
-fn parse(found: &str) -> Option<String> {
-    let word = found.strip_prefix(FORMAT)?.strip_prefix('\n')?;
-    let word = word.lines().next()?;
-    // The whole is compared: a cut or changed file is none.
-    (text(word) == found).then(|| word.to_owned())
-}
-
-fn damaged(path: &Path) -> String {
+fn unknown(path: &Path) -> String {
     format!(
-        "{} is damaged (from offset 0 on), or not one this version can read: which directory has the state cannot be told; \
-         restore it from a backup, or remove the member and add it again",
+        "{} names no place that this version knows: upgrade it",
         path.display()
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_changed_or_cut_file_is_noticed() {
-        let good = text("rows-2");
-        assert_eq!(parse(&good).as_deref(), Some("rows-2"));
-        for cut in 0..good.len() {
-            assert_eq!(parse(&good[..cut]), None, "cut at {cut}");
-        }
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone().into_bytes();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(parse(&String::from_utf8_lossy(&bad)), None, "bit {bit}");
-        }
-    }
 }

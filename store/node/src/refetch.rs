@@ -1,7 +1,7 @@
 //! The mark that says: this directory's state is not to be used; take it anew from the leader. An empty file, so that it is
 //! there or not there whatever a crash does.
-//! Promise: once [`mark`] has returned, every later start sees it.
-//! Not here: how a state is taken anew.
+//! Promise: once [`mark`] has returned, every later start sees it, until [`unmark`] has.
+//! Not here: how a state is taken anew (`anew`).
 
 use std::path::Path;
 
@@ -22,22 +22,43 @@ pub(crate) async fn mark<D: Disk>(disk: &D, member: &Path) -> Result<(), String>
     disk.sync_dir(member).await.map_err(failed)
 }
 
+/// The state is another one now.
+pub(crate) async fn unmark<D: Disk>(disk: &D, member: &Path) -> Result<(), String> {
+    let path = member.join(NAME);
+    let failed = |cause: std::io::Error| format!("cannot remove {}: {cause}", path.display());
+    if disk.exists(&path).await.map_err(failed)? {
+        disk.remove(&path).await.map_err(failed)?;
+    }
+    disk.sync_dir(member).await.map_err(failed)
+}
+
 pub(crate) async fn is_marked<D: Disk>(disk: &D, member: &Path) -> Result<bool, String> {
     let path = member.join(NAME);
     let failed = |cause: std::io::Error| format!("cannot look for {}: {cause}", path.display());
     disk.exists(&path).await.map_err(failed)
 }
 
-/// Why a member with the mark does not start by itself, and what to do.
-pub(crate) const REFUSAL: &str = "this member's state was found to differ from the other members' (member/refetch says so), and its \
-     log cannot mend that: remove the member and add it again with an empty data directory";
+/// What the mark says.
+pub(crate) const MARKED: &str = "this member's state is not to be used (member/refetch says so)";
+
+/// Why a member without others cannot take it anew, and what to do.
+pub(crate) const ALONE: &str = "no other member is known that could give this one its state: restore it from a backup (a member that \
+     others are left of must be told where they are by --initial-cluster)";
+
+/// What a running member says of damage that it came upon.
+pub(crate) fn damage(reason: &str) -> String {
+    format!(
+        "{reason}. It serves nothing any more, and member/refetch marks its directory; the others go on. Start it again: it \
+         takes the state anew from another member by itself. Look for the reason: memory or disk"
+    )
+}
 
 /// What a member says that ends because its state differs.
 pub(crate) fn reason(fence: &Fence) -> String {
     format!(
         "this member's state differs from the other members': at entry {} its hash is {:016x}, a majority has {:016x}. It \
-         serves nothing any more, and member/refetch marks its directory; the others go on. Remove this member and add it \
-         again with an empty data directory, and look for the reason: memory, disk, or a fault in this program",
+         serves nothing any more, and member/refetch marks its directory; the others go on. Start it again: it takes the \
+         state anew from another member by itself. Look for the reason: memory, disk, or a fault in this program",
         fence.index.0, fence.wrong, fence.right
     )
 }
@@ -67,6 +88,18 @@ mod tests {
                 is_marked(&sim::disk(node), Path::new("/data/member")).await
             });
             assert_eq!(seen.await.expect("it is not killed"), Ok(true));
+            let taken_away = sim::spawn_on(node, "unmark", async move {
+                let (disk, dir) = (sim::disk(node), Path::new("/data/member"));
+                unmark(&disk, dir).await.expect("removed");
+                unmark(&disk, dir).await.expect("removed again");
+            });
+            taken_away.await.expect("it is not killed");
+            sim::power_off(node);
+            sim::power_on(node);
+            let seen = sim::spawn_on(node, "look", async move {
+                is_marked(&sim::disk(node), Path::new("/data/member")).await
+            });
+            assert_eq!(seen.await.expect("it is not killed"), Ok(false));
         });
     }
 }

@@ -19,6 +19,7 @@ use crate::limits::*;
 use crate::persister::{self, Restored, Restoring};
 use crate::pieces::Contents;
 use crate::places::Places;
+use crate::versions;
 
 /// Where the next piece begins; part of every commit of a state that is not whole.
 const NEXT: &str = "staging/next";
@@ -144,6 +145,30 @@ impl<E: Env> Depot<E> {
         }
         self.due.notify_one();
         answer.await.map_err(|_| STOPPING.to_owned())
+    }
+
+    /// Makes a state that was received the present one at a start, where there is no persister yet: it stands in for it, with the
+    /// same steps.
+    pub(crate) async fn adopt(&self, staged: Box<dyn Staged>) -> Result<Restored<E>, String> {
+        let taking = async {
+            let Exchange { restored, done } = loop {
+                match self.take() {
+                    Some(exchange) => break exchange,
+                    None => self.due.notified().await,
+                }
+            };
+            versions::check(&restored.state)?;
+            let mut places = self.places.lock().await;
+            places.swap().await?;
+            // Nobody but this one waits.
+            let _ = done.send(());
+            places.discard().await?;
+            Ok::<_, String>(restored)
+        };
+        let (installed, restored) = futures::join!(staged.install(), taking);
+        // What went wrong with the exchange says more than that it was not done.
+        let restored = restored?;
+        installed.map(|()| restored)
     }
 
     /// Begins to receive a state, or goes on with what is there of it.

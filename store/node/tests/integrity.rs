@@ -1,5 +1,5 @@
 //! Members compare their whole states: one that carries something out wrongly is found, the right one is fenced, the others
-//! go on; and nobody is ever found who did nothing wrong.
+//! go on, and it returns with a state of theirs when it is started again; and nobody is ever found who did nothing wrong.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Disk, Env};
-use barque_store_node::{Config, StartError, Store};
+use barque_store_node::{Config, Store};
 use barque_store_state::*;
 use common::{DATA, simulated};
 
@@ -24,15 +24,12 @@ fn config(node: NodeId) -> Config {
 
 type Member = (NodeId, Store<SimEnv>);
 
-async fn try_boot(node: NodeId) -> Result<Store<SimEnv>, StartError> {
-    let start = Store::start(config(node), sim::disk(node), sim::net(node));
-    sim::spawn_on(node, "member", start)
-        .await
-        .expect("nobody kills it while it starts")
-}
-
 async fn boot(node: NodeId) -> Member {
-    (node, try_boot(node).await.expect("it starts"))
+    let start = Store::start(config(node), sim::disk(node), sim::net(node));
+    let started = sim::spawn_on(node, "member", start)
+        .await
+        .expect("nobody kills it while it starts");
+    (node, started.expect("it starts"))
 }
 
 /// Looks every few milliseconds, for `at_most`.
@@ -129,21 +126,49 @@ fn alarms((_, store): &Member) -> Vec<(MemberId, AlarmCause)> {
     store.alarms().iter().map(corrupt).collect()
 }
 
-/// The member serves nothing, says why, and does not start again with what it has.
-async fn fenced_for_good(wrong: Member, why: &str) {
+/// The member serves nothing, says why, and is marked.
+async fn fenced(wrong: Member, why: &str) -> NodeId {
     let (node, store) = wrong;
     assert!(why.contains("this member's state differs"), "{why}");
-    assert!(why.contains("Remove this member"), "{why}");
+    assert!(why.contains("Start it again"), "{why}");
     assert_eq!(store.range(&point("before")).1, Err(Refusal::Stopped));
     sim::kill(node);
     sim::enter(node, || drop(store));
+    assert!(is_marked(node).await, "no mark");
+    node
+}
+
+async fn is_marked(node: NodeId) -> bool {
     let marked = sim::spawn_on(node, "look", async move {
         let mark = Path::new(DATA).join("member/refetch");
         sim::disk(node).exists(&mark).await.expect("readable")
     });
-    assert!(marked.await.expect("nobody kills it"), "no mark");
-    let refused = try_boot(node).await.err().expect("refused").to_string();
-    assert!(refused.contains("member/refetch"), "{refused}");
+    marked.await.expect("nobody kills it")
+}
+
+/// The member is started again by whoever looks after it: it comes back by itself with the others' state, serves, votes and
+/// is compared again, and the alarm about it ends.
+async fn returns(node: NodeId, others: &[Member]) -> Member {
+    let back = boot(node).await;
+    assert!(!is_marked(node).await, "still marked");
+    let same = until(10 * S, || back.1.whole_hash() == others[0].1.whole_hash());
+    assert!(same.await, "it has the others' state");
+    write(&back, "returned").await;
+    assert_eq!(back.1.range(&point("before")).1.map(|r| r.count), Ok(1));
+    for member in others {
+        let over = until(3 * FOUND_WITHIN, || member.1.alarms().is_empty());
+        assert!(over.await, "{:?}", member.1.alarms());
+    }
+    // One of the others alone with it is a majority: its vote counts.
+    if let [first, second] = others {
+        sim::partition(first.0, second.0);
+        sim::partition(first.0, node);
+        let voted = until(20 * S, || leads(second) || leads(&back)).await;
+        assert!(voted, "it votes");
+        write(second, "by two").await;
+        sim::heal_all();
+    }
+    back
 }
 
 #[test]
@@ -163,13 +188,17 @@ fn a_follower_that_differs_is_fenced_within_a_minute_and_the_others_go_on() {
                 let raised = until(10 * S, || alarms(member) == expected).await;
                 assert!(raised, "seed {seed}: {:?}", alarms(member));
             }
-            fenced_for_good(wrong, &why).await;
+            let node = fenced(wrong, &why).await;
             for member in &members {
                 write(member, "after").await;
             }
             // Two of three: everything goes on, also over the next marks.
             sim::sleep(2 * FOUND_WITHIN).await;
             write(&members[0], "much later").await;
+            for member in &members {
+                assert_eq!(alarms(member), expected);
+            }
+            drop(returns(node, &members).await);
         });
     }
 }
@@ -184,11 +213,12 @@ fn a_leader_that_differs_finds_itself_in_the_minority() {
         let (why, took) = end_of(&wrong).await;
         assert!(took <= FOUND_WITHIN, "{took:?}");
         let expected = [(wrong.1.ids().0, AlarmCause::Fenced)];
-        fenced_for_good(wrong, &why).await;
+        let node = fenced(wrong, &why).await;
         for member in &members {
             write(member, "after").await;
             assert_eq!(alarms(member), expected);
         }
+        drop(returns(node, &members).await);
     });
 }
 
@@ -206,7 +236,8 @@ fn a_difference_is_found_right_after_a_compaction() {
         compacted.result.expect("carried out");
         let (why, took) = end_of(&wrong).await;
         assert!(took <= 5 * S, "{took:?}");
-        fenced_for_good(wrong, &why).await;
+        let node = fenced(wrong, &why).await;
+        drop(returns(node, &members).await);
     });
 }
 
@@ -233,12 +264,13 @@ fn without_a_majority_nothing_is_written_until_there_is_one() {
         let (why, took) = end_of(&wrong).await;
         assert!(took <= FOUND_WITHIN + 10 * S, "{took:?}");
         let expected = [(wrong.1.ids().0, AlarmCause::Fenced)];
-        fenced_for_good(wrong, &why).await;
+        let node = fenced(wrong, &why).await;
         for member in [&right, &back] {
             let over = until(2 * FOUND_WITHIN, || alarms(member) == expected).await;
             assert!(over, "{:?}", alarms(member));
             write(member, "after").await;
         }
+        drop(returns(node, &[right, back]).await);
     });
 }
 

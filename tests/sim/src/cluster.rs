@@ -25,6 +25,10 @@ pub const MACHINES: u32 = 7;
 
 /// Why a removed member's process ends.
 const REMOVED: &str = "it was removed from the cluster";
+/// And how it ends when it hears that before it runs.
+const REMOVED_MEANWHILE: &str = "was removed from the cluster";
+/// After so long whoever looks after a member starts it again.
+const RESTARTED_AFTER: Duration = Duration::from_secs(1);
 
 /// How a member's process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +42,10 @@ pub enum End {
 pub struct Condition {
     /// Its disk fails operations.
     pub failing_disk: bool,
-    /// Bits of its files were flipped: it may refuse to start or stop, and must not come back for good.
+    /// Bits of its log or identity were flipped: it may refuse to start or stop, and must not come back for good.
     pub flipped: bool,
+    /// Bits of its persisted state were flipped: it may stop and refuse to start, must take the state anew, and return.
+    pub rotten: bool,
     /// Its disk was emptied: it must be refused.
     pub wiped: bool,
     /// Its disk is full: it may stop, and may be refused until there is room.
@@ -49,6 +55,10 @@ pub struct Condition {
 impl Condition {
     fn excuses(self) -> bool {
         self != Condition::default()
+    }
+    /// A row that nobody has read since may be damaged.
+    pub fn may_be_unreadable(self) -> bool {
+        self.flipped || self.rotten
     }
     /// No repair brings this one back.
     fn lasting(self) -> bool {
@@ -263,6 +273,10 @@ impl Cluster {
                     let revision = store.revision().0;
                     let up = format!("up at revision {revision}");
                     cluster.journal.event(node, up);
+                    if store.is_renewed() {
+                        cluster.journal.event(node, "took its state anew");
+                        cluster.journal.count(|c| c.renewed += 1);
+                    }
                     cluster.came_up(node, number, &store);
                     let (failed, removed) = (pin!(store.failed()), pin!(store.removed()));
                     match futures::future::select(failed, removed).await {
@@ -277,6 +291,13 @@ impl Cluster {
             // A process cannot clear away what is left of itself.
             sim::spawn_on(sim::HARNESS, "undertaker", async move {
                 cluster.ended(node, number, &why);
+                // What it says is to be done.
+                if cluster.condition(node).rotten {
+                    sim::sleep(RESTARTED_AFTER).await;
+                    if sim::is_powered(node) {
+                        cluster.start(node);
+                    }
+                }
             });
         });
     }
@@ -301,7 +322,7 @@ impl Cluster {
             machine.ends += 1;
             (machine.condition, matches!(machine.life, Life::Starting))
         };
-        if why == REMOVED {
+        if why == REMOVED || condition.rotten && why.ends_with(REMOVED_MEANWHILE) {
             self.journal.event(node, "✗ ends: it was removed");
             self.end(node, End::Killed);
             return self.leaves(node);
@@ -369,10 +390,11 @@ impl Cluster {
     pub fn is_down(&self, node: NodeId) -> bool {
         matches!(self.machines.lock()[&node].life, Life::Down)
     }
-    /// Members that are lost, or may be.
+    /// Members that are lost, or may be, for good or for a while.
     pub fn doomed(&self) -> usize {
         let machines = self.machines.lock();
-        let doomed = |m: &&Machine| m.ruined || m.condition.lasting();
+        // One that must take its state anew needs the others for it.
+        let doomed = |m: &&Machine| m.ruined || m.condition.lasting() || m.condition.rotten;
         machines.values().filter(doomed).count()
     }
 

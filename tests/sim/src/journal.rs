@@ -29,6 +29,8 @@ pub struct Counts {
     pub leaders: u64,
     /// Members that ended, or refused to start, as a fault demanded.
     pub ended: u64,
+    /// Starts that took the state anew from another member.
+    pub renewed: u64,
     /// Faults that fired, by kind.
     pub faults: Fired,
 }
@@ -64,6 +66,7 @@ impl Counts {
             expiries,
             leaders,
             ended,
+            renewed,
             faults,
         } = other;
         self.operations += operations;
@@ -82,6 +85,7 @@ impl Counts {
         self.expiries += expiries;
         self.leaders += leaders;
         self.ended += ended;
+        self.renewed += renewed;
         for (sum, more) in self.faults.0.iter_mut().zip(faults.0) {
             *sum += more;
         }

@@ -84,7 +84,7 @@ impl std::fmt::Display for Outcome {
             f,
             "{} seeds, {} failed, {:.0} seeds per minute ({:.1} s), {:.0} per CPU-hour; {} operations ({} unknown, {} searches given up), {} writes \
              acknowledged, {} observed, {} transfers, {} watch events over {} connections ({} ended by compaction), \
-             {} compactions, {} equal hashes, {} leases ({} renewals, {} expired), {} leaders, {} ends, {} faults, {:.1} M polls",
+             {} compactions, {} equal hashes, {} leases ({} renewals, {} expired), {} leaders, {} ends, {} states taken anew, {} faults, {:.1} M polls",
             self.seeds(),
             self.failures.len(),
             self.seeds_per_minute(),
@@ -106,6 +106,7 @@ impl std::fmt::Display for Outcome {
             c.expiries,
             c.leaders,
             c.ended,
+            c.renewed,
             c.all_faults(),
             self.reports.iter().map(|r| r.polls).sum::<u64>() as f64 / 1e6,
         )

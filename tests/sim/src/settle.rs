@@ -207,8 +207,8 @@ pub async fn judge(
     for node in up_at(cluster, last) {
         let history = match history(cluster, node, from, last).await {
             Ok(history) => history,
-            // A bit was flipped in what it had to read, and it said so.
-            Err(_) if cluster.condition(node).flipped => continue,
+            // A bit was flipped in what it had to read, and it said so. (It will return; that is judged where members converge.)
+            Err(_) if cluster.condition(node).may_be_unreadable() => continue,
             Err(e) => return Err(e),
         };
         if !history.iter().eq(truth.range(from..)) {
@@ -346,7 +346,7 @@ fn equal_hashes(cluster: &Arc<Cluster>, last: u64) -> Result<u64, String> {
         for at in [None, Some(half.max(Revision(1)))] {
             match store.hash_kv(at) {
                 Ok(kv) => hashes.push((kv.revision, kv.compact_revision, kv.hash)),
-                Err(_) if cluster.condition(node).flipped => break,
+                Err(_) if cluster.condition(node).may_be_unreadable() => break,
                 Err(e) => return Err(format!("{node}: hash at {at:?}: {e}")),
             }
         }

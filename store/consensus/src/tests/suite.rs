@@ -355,3 +355,43 @@ async fn what_is_read_for_replication_is_bounded_and_never_starts_late() {
         1
     );
 }
+
+/// A state that was taken anew ends in the middle of this log, or behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_contradict_a_state_go_and_nothing_else_does() {
+    let dir = TempDir::new().expect("a directory");
+    let mut store = open(&dir).await;
+    store
+        .blocking_append((0..10).map(|i| normal(3, i, 100)))
+        .await
+        .expect("appended");
+    store
+        .save_committed(Some(log_id(3, 4)))
+        .await
+        .expect("noted");
+    store.purge(log_id(3, 2)).await.expect("purged");
+    let last = async |store: &mut Store| {
+        let state = store.get_log_state().await.expect("in memory");
+        state.last_log_id.expect("it has entries").index
+    };
+    for agrees in [(3, 2), (3, 4), (3, 9), (3, 20), (9, 20)] {
+        let state = log_id(agrees.0, agrees.1);
+        store.give_way(state).await.expect("nothing contradicts");
+        assert_eq!(last(&mut store).await, 9, "{agrees:?}");
+    }
+    // Known to be committed, or given up because it was: whoever says otherwise is not of this cluster.
+    for wrong in [(4, 4), (4, 2)] {
+        let state = log_id(wrong.0, wrong.1);
+        let why = store.give_way(state).await.expect_err("it contradicts");
+        assert!(why.contains("not of one cluster"), "{why}");
+        assert_eq!(last(&mut store).await, 9, "{wrong:?}");
+    }
+    store.give_way(log_id(4, 7)).await.expect("it gives way");
+    assert_eq!(last(&mut store).await, 6);
+    // Durable already, and the log goes on from there.
+    store
+        .blocking_append([normal(4, 7, 1)])
+        .await
+        .expect("appended");
+    assert_eq!(store.term_at(7), Some(4));
+}

@@ -46,6 +46,7 @@ pub enum Kind {
     AskPiece = 42,
     Piece = 43,
     Waiting = 44,
+    Fetch = 45,
 }
 
 impl Kind {
@@ -79,6 +80,7 @@ impl Kind {
             AskPiece,
             Piece,
             Waiting,
+            Fetch,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

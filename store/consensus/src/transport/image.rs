@@ -29,30 +29,40 @@ use crate::{ImageRules, Machine, Mark, Offer, Piece, Staging, limits};
 pub async fn send<E: Env>(peer: &Peer<E>, vote: &Vote, held: &Held) -> Result<Vote, String> {
     let connected = peer.connect(Lane::Image).await;
     let (mut read, mut write) = connected.map_err(|e| e.to_string())?;
-    let offer = OfferBody {
-        vote: Some(VoteRecord::from(vote)),
-        last: Some(id_body(&held.id)),
-        membership: held.mark.membership.clone(),
-        bytes: held.bytes,
-    };
     tracing::info!(
         member = peer.member.0,
         index = held.mark.index.0,
         bytes = held.bytes,
         "offering the state to a member that the log does not reach any more"
     );
-    say::<E>(&mut write, Frame::encode(Kind::Offer, 0, &offer)).await?;
+    hand_over::<E>(&mut read, &mut write, vote, held).await
+}
+
+/// Offers the state on this connection and gives what is asked of it, until the other end says what became of it: its vote.
+pub async fn hand_over<E: Env>(
+    read: &mut Reader<ReadOf<E>>,
+    write: &mut WriteOf<E>,
+    vote: &Vote,
+    held: &Held,
+) -> Result<Vote, String> {
+    let offer = OfferBody {
+        vote: Some(VoteRecord::from(vote)),
+        last: Some(id_body(&held.id)),
+        membership: held.mark.membership.clone(),
+        bytes: held.bytes,
+    };
+    say::<E>(write, Frame::encode(Kind::Offer, 0, &offer)).await?;
     let mut patience = limits::IMAGE_IDLE_MAX;
     loop {
         let frame = {
-            let mut heard = std::pin::pin!(hear::<E>(&mut read, patience));
+            let mut heard = std::pin::pin!(hear::<E>(read, patience));
             loop {
                 match select(&mut heard, E::sleep(limits::IMAGE_PROBE)).await {
                     Either::Left((frame, _)) => break frame?,
                     // A receiver that lost its power while it put the state together is silent, unless it is spoken to when it is
                     // back.
                     Either::Right(_) if patience == limits::IMAGE_INSTALL_MAX => {
-                        say::<E>(&mut write, Frame::encode(Kind::Waiting, 0, &())).await?;
+                        say::<E>(write, Frame::encode(Kind::Waiting, 0, &())).await?;
                     }
                     Either::Right(_) => {}
                 }
@@ -69,7 +79,7 @@ pub async fn send<E: Env>(peer: &Peer<E>, vote: &Vote, held: &Held) -> Result<Vo
                     None => limits::IMAGE_INSTALL_MAX,
                 };
                 let piece = PieceBody { body, next };
-                say::<E>(&mut write, Frame::encode(Kind::Piece, frame.id, &piece)).await?;
+                say::<E>(write, Frame::encode(Kind::Piece, frame.id, &piece)).await?;
             }
             Kind::OfferReply => {
                 let reply = frame.parse::<OfferReplyBody>().map_err(|e| e.to_string())?;
@@ -84,14 +94,17 @@ pub async fn send<E: Env>(peer: &Peer<E>, vote: &Vote, held: &Held) -> Result<Vo
     }
 }
 
-async fn say<E: Env>(write: &mut WriteOf<E>, frame: bytes::Bytes) -> Result<(), String> {
+pub async fn say<E: Env>(write: &mut WriteOf<E>, frame: bytes::Bytes) -> Result<(), String> {
     match E::timeout(limits::IMAGE_IDLE_MAX, write.write_all(frame)).await {
         Ok(written) => written.map_err(|e| e.to_string()),
         Err(_) => Err(silence(limits::IMAGE_IDLE_MAX)),
     }
 }
 
-async fn hear<E: Env>(read: &mut Reader<ReadOf<E>>, patience: Duration) -> Result<Frame, String> {
+pub async fn hear<E: Env>(
+    read: &mut Reader<ReadOf<E>>,
+    patience: Duration,
+) -> Result<Frame, String> {
     match E::timeout(patience, read.next(limits::FRAME_BYTES_MAX)).await {
         Ok(Ok(Some(frame))) => Ok(frame),
         Ok(Ok(None)) => Err("the connection was closed".into()),
@@ -178,19 +191,12 @@ async fn receive<E: Env>(
     if frame.kind != Kind::Offer {
         return Err(format!("{:?} has no place here", frame.kind));
     }
-    let offer = frame.parse::<OfferBody>().map_err(|e| e.to_string())?;
-    let vote = vote_of(&offer.vote).map_err(|e| e.to_string())?;
+    let (vote, offer) = offered(from, frame)?;
     let own = served.raft.metrics().borrow_watched().vote;
     if own > vote {
         return Ok(own);
     }
-    let last = offer.last.as_ref().ok_or("an offer of nothing")?;
-    let mark = Mark {
-        index: LogIndex(last.index),
-        term: last.term,
-        membership: offer.membership,
-    };
-    let (id, membership) = stored(&mark)
+    let (id, membership) = stored(&offer.mark)
         .map_err(|e| e.to_string())?
         .ok_or("an offer of nothing")?;
     let receiving = &served.receiving;
@@ -201,11 +207,6 @@ async fn receive<E: Env>(
     if attempts.get() != attempt {
         return Err(newer());
     }
-    let offer = Offer {
-        from,
-        mark,
-        bytes: offer.bytes,
-    };
     tracing::info!(
         from = from.0,
         index = offer.mark.index.0,
@@ -217,22 +218,15 @@ async fn receive<E: Env>(
     while let Some(place) = staging.next() {
         let begun = E::now();
         asked += 1;
-        let ask = AskPieceBody { from: place };
-        say::<E>(write, Frame::encode(Kind::AskPiece, asked, &ask)).await?;
-        let answer = {
-            let heard = std::pin::pin!(hear::<E>(read, limits::IMAGE_IDLE_MAX));
-            match select(heard, std::pin::pin!(attempts.changed())).await {
-                Either::Left((frame, _)) => frame?,
+        let piece = {
+            let answer = std::pin::pin!(ask_piece::<E>(read, write, asked, place));
+            match select(answer, std::pin::pin!(attempts.changed())).await {
+                Either::Left((piece, _)) => piece?,
                 Either::Right(_) => return Err(newer()),
             }
         };
-        if answer.kind != Kind::Piece || answer.id != asked {
-            return Err(format!("{:?} is no answer to that", answer.kind));
-        }
-        let piece = answer.parse::<PieceBody>().map_err(|e| e.to_string())?;
         let bytes = piece.body.len() as u64;
-        let PieceBody { body, next } = piece;
-        staging.take(Piece { body, next }).await?;
+        staging.take(piece).await?;
         let took = E::now().saturating_since(begun);
         E::sleep(pause(&receiving.rules, bytes, took)).await;
         if attempts.get() != attempt {
@@ -254,6 +248,37 @@ async fn receive<E: Env>(
     }
 }
 
+/// The offer in the frame, and the vote it is made under.
+pub fn offered(from: MemberId, frame: &Frame) -> Result<(Vote, Offer), String> {
+    let offer = frame.parse::<OfferBody>().map_err(|e| e.to_string())?;
+    let vote = vote_of(&offer.vote).map_err(|e| e.to_string())?;
+    let last = offer.last.as_ref().ok_or("an offer of nothing")?;
+    let mark = Mark {
+        index: LogIndex(last.index),
+        term: last.term,
+        membership: offer.membership,
+    };
+    let bytes = offer.bytes;
+    Ok((vote, Offer { from, mark, bytes }))
+}
+
+/// Asks for the piece that begins at this place, the `asked`th.
+pub async fn ask_piece<E: Env>(
+    read: &mut Reader<ReadOf<E>>,
+    write: &mut WriteOf<E>,
+    asked: u64,
+    place: bytes::Bytes,
+) -> Result<Piece, String> {
+    let ask = AskPieceBody { from: place };
+    say::<E>(write, Frame::encode(Kind::AskPiece, asked, &ask)).await?;
+    let answer = hear::<E>(read, limits::IMAGE_IDLE_MAX).await?;
+    if answer.kind != Kind::Piece || answer.id != asked {
+        return Err(format!("{:?} is no answer to that", answer.kind));
+    }
+    let PieceBody { body, next } = answer.parse().map_err(|e| e.to_string())?;
+    Ok(Piece { body, next })
+}
+
 async fn install<E: Env>(
     served: &Served<E>,
     vote: Vote,
@@ -268,7 +293,7 @@ async fn install<E: Env>(
 }
 
 /// How long the receiver leaves disks and network to others after a piece of so many bytes that took so long.
-fn pause(rules: &ImageRules, bytes: u64, took: Duration) -> Duration {
+pub fn pause(rules: &ImageRules, bytes: u64, took: Duration) -> Duration {
     let paced =
         Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rules.bytes_per_second.max(1));
     paced

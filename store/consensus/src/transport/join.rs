@@ -8,8 +8,10 @@ use futures::StreamExt;
 
 use super::frame::{Frame, FrameError, Kind, Reader};
 use super::wire::{
-    FEATURES, Hello, Lane, MembersBody, MembersReplyBody, PROTOCOL, PROTOCOL_OLDEST, Refused,
+    FEATURES, Hello, Lane, MembersBody, MembersReplyBody, PROTOCOL, PROTOCOL_OLDEST, Refusal,
+    Refused,
 };
+use super::{ReadOf, WriteOf};
 use crate::limits;
 
 /// A cluster, as one of its members knows it.
@@ -26,7 +28,12 @@ pub enum JoinError {
     #[error("{addr}: no answer in {timeout:?}")]
     Silent { addr: String, timeout: Duration },
     #[error("{addr} refuses: {reason}")]
-    Refused { addr: String, reason: String },
+    Refused {
+        addr: String,
+        reason: String,
+        /// Whether it will for ever: the asker was removed, or its directory was wiped.
+        lasting: bool,
+    },
     #[error("{addr} does not speak this protocol: {cause}")]
     Protocol { addr: String, cause: FrameError },
 }
@@ -42,7 +49,12 @@ pub async fn ask<E: Env>(net: &E::Net, addr: &str, timeout: Duration) -> Result<
     }
 }
 
-async fn asked<E: Env>(net: &E::Net, addr: &str) -> Result<Known, JoinError> {
+/// A connection to the member at `addr` that has said this hello, for somebody who is no running member.
+pub async fn greet<E: Env>(
+    net: &E::Net,
+    addr: &str,
+    hello: Hello,
+) -> Result<(Reader<ReadOf<E>>, WriteOf<E>), JoinError> {
     let unreachable = |cause| JoinError::Unreachable {
         addr: addr.to_owned(),
         cause,
@@ -54,29 +66,49 @@ async fn asked<E: Env>(net: &E::Net, addr: &str) -> Result<Known, JoinError> {
     let conn = net.connect(addr).await.map_err(unreachable)?;
     let (read, mut write) = conn.split();
     let mut read = Reader::new(read);
-    let hello = Hello {
-        protocol: PROTOCOL,
-        protocol_oldest: PROTOCOL_OLDEST,
-        features: FEATURES,
-        lane: Lane::Join as i32,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..Hello::default()
-    };
     let hello = Frame::encode(Kind::Hello, 0, &hello);
     write.write_all(hello).await.map_err(unreachable)?;
     let greeted = read.next(limits::HELLO_BYTES_MAX).await.map_err(protocol)?;
     let greeted = greeted.ok_or_else(|| protocol(FrameError::Cut))?;
     match greeted.kind {
-        Kind::Welcome => {}
+        Kind::Welcome => Ok((read, write)),
         Kind::Refused => {
             let refused = greeted.parse::<Refused>().map_err(protocol)?;
-            return Err(JoinError::Refused {
+            Err(JoinError::Refused {
                 addr: addr.to_owned(),
                 reason: refused.reason,
-            });
+                lasting: matches!(
+                    Refusal::try_from(refused.code),
+                    Ok(Refusal::Wiped | Refusal::Removed)
+                ),
+            })
         }
-        other => return Err(protocol(FrameError::Kind(other as u8))),
+        other => Err(protocol(FrameError::Kind(other as u8))),
     }
+}
+
+/// What every hello on this lane says.
+pub fn hello(lane: Lane) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        protocol_oldest: PROTOCOL_OLDEST,
+        features: FEATURES,
+        lane: lane as i32,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Hello::default()
+    }
+}
+
+async fn asked<E: Env>(net: &E::Net, addr: &str) -> Result<Known, JoinError> {
+    let unreachable = |cause| JoinError::Unreachable {
+        addr: addr.to_owned(),
+        cause,
+    };
+    let protocol = |cause| JoinError::Protocol {
+        addr: addr.to_owned(),
+        cause,
+    };
+    let (read, mut write) = greet::<E>(net, addr, hello(Lane::Join)).await?;
     let question = Frame::encode(Kind::Members, 1, &MembersBody {});
     write.write_all(question).await.map_err(unreachable)?;
     let frames = read.frames();

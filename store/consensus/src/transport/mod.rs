@@ -18,6 +18,7 @@ use crate::tasks::Tasks;
 use crate::{Guards, limits};
 
 pub mod call;
+pub mod fetch;
 pub mod frame;
 pub mod image;
 pub mod join;

@@ -17,6 +17,7 @@ use openraft_rt::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::fetch;
 use super::frame::{Frame, FrameError, Kind, Reader};
 use super::image::{self, Receiving};
 use super::wire::*;
@@ -26,7 +27,9 @@ use crate::forward;
 use crate::guard::VoteGuard;
 use crate::integrity;
 use crate::limits;
+use crate::log_store::LogStore;
 use crate::member::{self, Raft};
+use crate::pins::Pins;
 use crate::tasks::Tasks;
 use crate::types::Types;
 use crate::{Forwarded, Machine};
@@ -56,6 +59,8 @@ pub struct Served<E: Env> {
     pub forwarded: Arc<dyn Forwarded>,
     pub complaints: Complaints,
     pub receiving: Receiving,
+    pub pins: Arc<Pins<E>>,
+    pub log: LogStore<E>,
 }
 
 impl<E: Env> Served<E> {
@@ -186,6 +191,7 @@ async fn serve<E: Env>(
     match lane {
         Lane::Append => serve_appends(served, read, write).await,
         Lane::Image => image::serve(served, MemberId(hello.from), read, write).await,
+        Lane::Fetch => fetch::serve(served, MemberId(hello.from), read, write).await,
         Lane::Control | Lane::Requests | Lane::Join | Lane::Unspecified => {
             serve_calls(served, MemberId(hello.from), lane, read, write).await
         }

@@ -35,6 +35,8 @@ pub enum Lane {
     Join = 5,
     /// One state, from the member that connects to the one that accepts.
     Image = 4,
+    /// One state, from the member that accepts to the one that connects, which cannot use its own.
+    Fetch = 6,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -67,6 +67,7 @@ impl Program {
     }
 
     /// A real etcd: `BARQUE_PEER_ETCD`, the newer package where `tests/peers.sh` put it, or the one installed.
+    #[allow(dead_code, reason = "not every test that shares this compares")]
     pub fn etcd() -> Program {
         let given = std::env::var_os("BARQUE_PEER_ETCD").map(PathBuf::from);
         let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.peer/usr/bin/etcd");
@@ -183,6 +184,14 @@ impl StoreCluster {
     #[allow(dead_code, reason = "only one of the tests that share this asks")]
     pub fn ended(&mut self, nth: usize) -> Option<std::process::ExitStatus> {
         self.processes[nth].try_wait().expect("our child")
+    }
+
+    /// kill -9 of the process started as the `nth`; returns once it is gone.
+    #[allow(dead_code, reason = "only one of the tests that share this asks")]
+    pub fn kill(&mut self, nth: usize) {
+        let process = &mut self.processes[nth];
+        process.kill().expect("our child");
+        process.wait().expect("our child");
     }
 
     #[allow(dead_code, reason = "only one of the tests that share this asks")]

@@ -2,6 +2,7 @@
 //! lost bytes must never be served.
 
 use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use barque_store_env::Space;
@@ -15,6 +16,12 @@ const ENDS_WITHIN: Duration = S;
 /// Virtual time before which no disk is emptied: all members must know the data directory of each, which they learn when
 /// it first votes, and have that on disk.
 const KNOWN_AFTER: Duration = Duration::from_secs(8);
+
+/// Whether the file is of the persisted state, which the other members have as well.
+fn is_state(path: &Path) -> bool {
+    let mut names = path.iter().filter_map(|name| name.to_str());
+    names.any(|name| name.starts_with("rows") || name == "peers")
+}
 
 impl Fault {
     pub(super) async fn disk(&self) -> Step {
@@ -189,18 +196,23 @@ impl Fault {
     async fn flipped_bit(&self) -> Step {
         let node = self.victim();
         let expendable = self.cluster.plan.expendable();
-        if self.cluster.doomed() >= expendable && !self.cluster.condition(node).flipped {
+        let before = self.cluster.condition(node);
+        let again = before.flipped || before.rotten;
+        if self.cluster.doomed() >= expendable && !again {
             return Ok(());
         }
-        let within = ["/wal/", "/rows/", "/member/"][sim::below(3) as usize];
+        let within = ["/wal/", "/rows", "/member/"][sim::below(3) as usize];
         let stopped = sim::chance(0.5);
         if stopped {
             self.cluster.end(node, End::Killed);
         }
-        self.cluster
-            .set_condition(node, |condition| condition.flipped = true);
         for _ in 0..1 + sim::below(3) {
             if let Some((path, offset)) = sim::flip_bit(node, within) {
+                self.cluster
+                    .set_condition(node, |condition| match is_state(&path) {
+                        true => condition.rotten = true,
+                        false => condition.flipped = true,
+                    });
                 let text = format!("has a flipped bit in {} at {offset}", path.display());
                 self.fires(node, text)?;
             }
