@@ -65,6 +65,10 @@ impl Sight<'_> {
             return None;
         }
         if actual.joint {
+            // The entry that ends the change would take this leader out: a last voter elects itself at once, within its lease.
+            if !self.wanted.is_empty() && !self.wanted.contains_key(&self.me) {
+                return Some(Move::HandOver);
+            }
             return self.guards.flatten.then_some(Move::Step(Step::Flatten));
         }
         if self.wanted.is_empty() {
@@ -378,6 +382,10 @@ mod tests {
         assert_eq!(scene.next(), step(Step::Flatten));
         scene.actual.settled = false;
         assert_eq!(scene.next(), None);
+        // Seed 1179: the last voter of two took over within the lease of the leader that had just ended its own removal.
+        let mut scene = Scene::new(&[1, 2], &[2]);
+        scene.actual.joint = true;
+        assert_eq!(scene.next(), Some(Move::HandOver));
     }
 
     #[test]
