@@ -27,7 +27,7 @@ targets() { for file in "$@"; do echo "--test $(basename "$file" .rs)"; done; }
 inner=$(ls -d {store,apiserver,agents,tests}/*/tests/*.rs | grep -vE '^tests/(api|sim|nemesis|differential)/')
 suite unit 600 cargo test --workspace --lib --bins -- --show-output
 suite crates 600 cargo test --workspace $(targets $inner) -- --show-output
-suite simulation 900 cargo test --workspace $(targets tests/sim/tests/*.rs) -- --show-output
+suite simulation 1200 cargo test --workspace $(targets tests/sim/tests/*.rs) -- --show-output
 suite nemesis 900 cargo test --workspace $(targets tests/nemesis/tests/*.rs) -- --show-output --test-threads=1
 suite differential 300 cargo test --workspace $(targets tests/differential/tests/*.rs) -- --show-output --test-threads=1
 suite sled 600 cargo test -p barque-store-engine --features sled --lib -- --show-output

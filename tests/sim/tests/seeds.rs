@@ -9,7 +9,7 @@ use barque_tests_sim::{Batch, Failure, Kind, Options, Outcome, guards, run_seeds
 /// Seeds that CI runs, if there is time for them.
 const SEEDS: u64 = 200;
 /// Real time after which no further seed is begun.
-const TIME: Duration = Duration::from_secs(200);
+const TIME: Duration = Duration::from_secs(400);
 /// Fewer than that would say little; a machine that cannot do them in the time is too slow for this test.
 const SEEDS_MIN: usize = 40;
 
