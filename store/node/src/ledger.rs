@@ -14,7 +14,7 @@ use crate::limits::*;
 type Sender = (MemberId, u64);
 
 /// One command, as its sender calls it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name {
     pub(crate) member: MemberId,
     pub(crate) boot: u64,

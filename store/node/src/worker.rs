@@ -165,11 +165,19 @@ impl<E: Env> Worker<E> {
         let mut answered = Vec::new();
         let mut later = Vec::new();
         let mut grows = 0;
+        // The ledger hears of them all at once below: two attempts of one command may have waited here side by side.
+        let mut taken = BTreeSet::new();
         for waiting in self.queue.take() {
             let pending = course.growing.saturating_add(grows);
+            let name = waiting.number.map(|number| self.name(&number));
+            if name.is_some_and(|name| taken.contains(&name)) && self.guards.resend_once {
+                answered.push((waiting.reply, Err(Failure::Unknown)));
+                continue;
+            }
             match self.verdict(&waiting, term, pending, &mut course.changing) {
                 Verdict::Propose => {
                     grows += growth(&waiting.command);
+                    taken.extend(name);
                     batch.push(waiting);
                 }
                 Verdict::Later => later.push(waiting),
