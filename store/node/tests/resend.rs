@@ -34,6 +34,8 @@ enum Fault {
     ThereAndBack,
     /// Connections between a follower and the leader break; it leads on.
     BreakConnections,
+    /// The same while disks are so slow that commands wait at the leader: several attempts of one, side by side.
+    BreakConnectionsOfABusyLeader,
     /// They carry nothing any more, and nobody says so.
     BlackenConnections,
     /// A follower is killed with what it has under way, and starts again at once.
@@ -195,6 +197,20 @@ impl Cluster {
                     sim::sleep(sim::between(Duration::ZERO, MS * 30)).await;
                 }
             }
+            Fault::BreakConnectionsOfABusyLeader => {
+                let normal = sim::DiskProfile::default();
+                for node in NODES {
+                    let sync = (MS * 30, MS * 60);
+                    sim::set_disk(node, sim::DiskProfile { sync, ..normal });
+                }
+                for _ in 0..12 {
+                    sim::break_connections(follower, leader);
+                    sim::sleep(sim::between(MS, MS * 15)).await;
+                }
+                for node in NODES {
+                    sim::set_disk(node, normal);
+                }
+            }
             Fault::BlackenConnections => sim::blacken_connections(follower, leader),
             Fault::RestartFollower => {
                 self.kill(follower);
@@ -327,6 +343,11 @@ fn leadership_comes_back_to_a_member_that_is_still_to_get_old_frames() {
 #[test]
 fn connections_break_and_the_leader_stays() {
     all_are_carried_out_once(Fault::BreakConnections, 8);
+}
+/// Both attempts were proposed in one entry.
+#[test]
+fn two_attempts_that_wait_side_by_side_are_one_command() {
+    all_are_carried_out_once(Fault::BreakConnectionsOfABusyLeader, 8);
 }
 #[test]
 fn connections_go_silent_and_the_leader_stays() {
