@@ -50,9 +50,12 @@ pub const CALLS_MAX: usize = 256;
 /// Calls of one peer being worked on here. When full: its further calls wait in the socket.
 pub const CALLS_SERVED_MAX: usize = 64;
 
-/// Peer connections accepted at a time: four per peer and some that are dying, for up to nine peers. When full: new
-/// ones are closed at once.
-pub const CONNECTIONS_MAX: usize = 128;
+/// Connections of one member on one lane: the one that is used, and some that are dying, whose end the network has not told
+/// (whoever loses its power tells nobody). When full: the oldest ends.
+pub const CONNECTIONS_PER_LANE_MAX: usize = 4;
+/// Peer connections accepted at a time: those of eight other members on six lanes, and of strangers before they have said who
+/// they are. When full: new ones are closed at once.
+pub const CONNECTIONS_MAX: usize = 256;
 
 /// Answers coalesced into one write.
 pub const WRITE_BATCH_BYTES: usize = 256 << 10;

@@ -26,6 +26,7 @@ use crate::runtime_watch as raft_watch;
 use crate::tasks::Tasks;
 use crate::transport::image::Receiving;
 use crate::transport::network::Factory;
+use crate::transport::seats::Seats;
 use crate::transport::serve::{self, Heard, Served};
 use crate::transport::{Identity, Links, Patience};
 use crate::types::{CommittedLeaderId, Data, Reply, Types, log_index, outer, outer_of};
@@ -205,6 +206,7 @@ impl<E: Env> Inner<E> {
             lease: timing.lease,
             forwarded,
             complaints: serve::Complaints::default(),
+            seats: Seats::default(),
             receiving: Receiving::new(machine.clone(), config.images),
             pins: pins.clone(),
             log: store.clone(),

@@ -23,6 +23,7 @@ pub mod frame;
 pub mod image;
 pub mod join;
 pub mod network;
+pub mod seats;
 pub mod serve;
 pub mod session;
 pub mod wire;

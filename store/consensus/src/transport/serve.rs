@@ -2,6 +2,7 @@
 //! Promise: a stranger (other cluster, other member meant, other protocol) gets a reason and nothing else; calls are
 //! begun in the order they arrive; a connection's two directions end together.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use barque_store_env::{Conn, Env, Instant, Listener, WriteHalf};
 use barque_store_state::{ClusterVersion, MemberId};
 use bytes::{Bytes, BytesMut};
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, Either, FutureExt, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::ServerState;
 use openraft::raft::{AppendEntriesResponse, StreamAppendError};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::fetch;
 use super::frame::{Frame, FrameError, Kind, Reader};
 use super::image::{self, Receiving};
+use super::seats::Seats;
 use super::wire::*;
 use super::{Identity, Links, ReadOf, WriteOf};
 use crate::directories::Directories;
@@ -58,6 +60,7 @@ pub struct Served<E: Env> {
     pub lease: Duration,
     pub forwarded: Arc<dyn Forwarded>,
     pub complaints: Complaints,
+    pub seats: Seats,
     pub receiving: Receiving,
     pub pins: Arc<Pins<E>>,
     pub log: LogStore<E>,
@@ -188,13 +191,21 @@ async fn serve<E: Env>(
     if matches!(lane, Lane::Control | Lane::Requests) {
         served.met(MemberId(hello.from)).await;
     }
-    match lane {
-        Lane::Append => serve_appends(served, read, write).await,
-        Lane::Image => image::serve(served, MemberId(hello.from), read, write).await,
-        Lane::Fetch => fetch::serve(served, MemberId(hello.from), read, write).await,
-        Lane::Control | Lane::Requests | Lane::Join | Lane::Unspecified => {
-            serve_calls(served, MemberId(hello.from), lane, read, write).await
+    let from = MemberId(hello.from);
+    let mut seat = served.seats.take(from, lane);
+    let serving = async {
+        match lane {
+            Lane::Append => serve_appends(served, read, write).await,
+            Lane::Image => image::serve(served, from, read, write).await,
+            Lane::Fetch => fetch::serve(served, from, read, write).await,
+            Lane::Control | Lane::Requests | Lane::Join | Lane::Unspecified => {
+                serve_calls(served, from, lane, read, write).await
+            }
         }
+    };
+    match select(pin!(serving), pin!(seat.lost())).await {
+        Either::Left((served, _)) => served,
+        Either::Right(_) => Err(FrameError::Cut),
     }
 }
 
