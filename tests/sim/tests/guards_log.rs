@@ -37,9 +37,9 @@ async fn a_pump_reads_what_was_purged(guards: Guards) -> bool {
     let [cut, _]: [_; 2] = scene.others(leader);
     sim::partition(leader, cut);
     // Nothing is persisted, and so nothing purged, until some streams have been tried that carried a chunk each.
-    sim::hang_files(leader, "/rows", 3 * S);
+    sim::hang_files(leader, "/rows", 5 * S);
     // More than a chunk. Whatever is committed later would tell the pump that there is nothing to send.
-    for n in 0..200 {
+    for n in 0..400 {
         assert!(scene.put(leader, &format!("fill/{n}"), 8 << 10, S).await);
     }
     // The first stream ends after twice the election timeout without an answer.
