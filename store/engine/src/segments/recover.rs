@@ -326,8 +326,8 @@ impl Scan {
         } else {
             if len > end {
                 tracing::warn!(
-                    file = %path.display(), offset = end, bytes = len - end, why = bad.unwrap_or("zeros"),
-                    "the last write before the stop was cut off; its batch was never acknowledged and is dropped"
+                    file = %path.display(), bytes = len - end, why = bad.unwrap_or("zeros"),
+                    "the last write before the stop, at offset {end}, was cut off; its batch was never acknowledged and is dropped"
                 );
                 file.set_len(end).await.map_err(failed("cutting"))?;
             }

@@ -155,8 +155,8 @@ impl Desk {
                 Ok::<_, ProposeError>(store.range(&range))
             });
         match answer.await {
-            // A fenced member answers nothing else; its end is judged where it ends.
-            Ok(Ok((_, Err(Refusal::Corrupt)))) => None,
+            // A fenced member, or one whose disk has failed, answers nothing else; its end is judged where it ends.
+            Ok(Ok((_, Err(Refusal::Corrupt | Refusal::Stopped)))) => None,
             Ok(Ok((revision, result))) => {
                 self.place(called, revision, false);
                 Some((revision, result))
