@@ -3,17 +3,15 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use barque_store_env::sim::{self, NodeId, SimEnv};
-use barque_store_env::{Disk, Env, File, Open};
+use barque_store_env::sim::{self, NodeId};
+use barque_store_env::{Disk, File, Open};
 use barque_store_node::{Config, ImageRules, Store};
-use barque_store_state::*;
-use common::{DATA, simulated};
+use common::cluster::Cluster;
+use common::{MS, S, in_member, simulated};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const MS: Duration = Duration::from_millis(1);
 
 /// About a second for the state these tests send.
 const SLOW: ImageRules = ImageRules {
@@ -31,94 +29,11 @@ fn config(node: NodeId, images: ImageRules) -> Config {
     }
 }
 
-type Member = Option<Store<SimEnv>>;
-
-/// Three machines; `None`: its process does not run.
-struct Cluster {
-    images: ImageRules,
-    members: [Member; 3],
-    written: u64,
+async fn cluster(images: ImageRules) -> Cluster {
+    Cluster::new(&NODES, 20 * S, move |node| config(node, images)).await
 }
 
 impl Cluster {
-    async fn new(images: ImageRules) -> Self {
-        let mut cluster = Cluster {
-            images,
-            members: [None, None, None],
-            written: 0,
-        };
-        for at in 0..3 {
-            cluster.boot(at).await;
-        }
-        cluster
-    }
-
-    async fn boot(&mut self, at: usize) {
-        let node = NODES[at];
-        let start = Store::start(config(node, self.images), sim::disk(node), sim::net(node));
-        let store = sim::spawn_on(node, "member", start)
-            .await
-            .expect("nobody kills it while it starts");
-        self.members[at] = Some(store.unwrap_or_else(|e| panic!("{node} starts: {e}")));
-    }
-
-    fn drop_store(&mut self, at: usize) {
-        let store = self.members[at].take();
-        sim::enter(NODES[at], || drop(store));
-    }
-    fn kill(&mut self, at: usize) {
-        sim::kill(NODES[at]);
-        self.drop_store(at);
-    }
-    fn cut_power(&mut self, at: usize) {
-        sim::power_off(NODES[at]);
-        self.drop_store(at);
-        sim::power_on(NODES[at]);
-    }
-
-    async fn leader(&self) -> usize {
-        for _ in 0..20_000 {
-            for (at, store) in self.members.iter().enumerate() {
-                let leads = |store: &Store<SimEnv>| store.status().leads_until.is_some();
-                if store
-                    .as_ref()
-                    .is_some_and(|s| sim::enter(NODES[at], || leads(s)))
-                {
-                    return at;
-                }
-            }
-            sim::sleep(MS).await;
-        }
-        panic!("no leader in 20 s");
-    }
-
-    /// Writes so many rows of 200 bytes over a hundred keys, wherever the leader is; compacts now and then.
-    async fn write(&mut self, rows: u64) {
-        for _ in 0..rows {
-            let at = self.leader().await;
-            self.written += 1;
-            let n = self.written;
-            let store = self.members[at].clone().expect("it leads");
-            let put = Command::Put(Put {
-                key: format!("key-{}", n % 100).into(),
-                value: vec![n as u8; 200].into(),
-                ..Put::default()
-            });
-            let write = async move {
-                let deadline = SimEnv::now() + Duration::from_secs(2);
-                let written = store.propose(put, deadline).await;
-                if n.is_multiple_of(50) && n > 300 {
-                    let revision = Revision(store.revision().0 - 250);
-                    let compact = Command::Compact { revision };
-                    drop(store.propose(compact, deadline).await);
-                }
-                written.is_ok()
-            };
-            // A write may fail: the leader may just have gone.
-            let _ = sim::spawn_on(NODES[at], "write", write).await;
-        }
-    }
-
     /// All three have applied everything and are equal; fails after a minute.
     async fn equal(&self) {
         let mut seen = Vec::new();
@@ -148,10 +63,6 @@ impl Cluster {
         sim::sleep(MS * 500).await;
         away
     }
-}
-
-fn in_member(name: &str) -> PathBuf {
-    Path::new(DATA).join("member").join(name)
 }
 
 /// The file's text, as the machine sees it.
@@ -203,7 +114,7 @@ async fn until_received(at: usize, least: u64, bytes: u64) -> u64 {
 fn a_follower_that_was_away_is_sent_the_state_under_load() {
     for seed in 1..=4 {
         sim::run(seed, async {
-            let mut cluster = Cluster::new(SLOW).await;
+            let mut cluster = cluster(SLOW).await;
             let away = cluster.left_behind().await;
             assert_eq!(text(away, INSTALLED).await, None);
             cluster.boot(away).await;
@@ -238,7 +149,7 @@ fn a_follower_that_was_away_is_sent_the_state_under_load() {
 fn a_transfer_goes_on_where_it_was_after_cuts_and_a_restart_of_the_receiver() {
     for seed in 1..=4 {
         sim::run(seed, async {
-            let mut cluster = Cluster::new(SLOW).await;
+            let mut cluster = cluster(SLOW).await;
             let away = cluster.left_behind().await;
             let leader = cluster.leader().await;
             cluster.boot(away).await;
@@ -265,7 +176,7 @@ fn a_transfer_goes_on_where_it_was_after_cuts_and_a_restart_of_the_receiver() {
 fn another_leader_sends_its_own_state_when_the_sender_dies() {
     for seed in 1..=4 {
         sim::run(seed, async {
-            let mut cluster = Cluster::new(SLOW).await;
+            let mut cluster = cluster(SLOW).await;
             let away = cluster.left_behind().await;
             let leader = cluster.leader().await;
             cluster.boot(away).await;
@@ -289,7 +200,7 @@ async fn cut_at(cut: Option<Duration>) -> Option<Duration> {
         bytes_per_second: 4 << 20,
         ..SLOW
     };
-    let mut cluster = Cluster::new(quick).await;
+    let mut cluster = cluster(quick).await;
     let away = cluster.left_behind().await;
     let begun = sim::elapsed();
     cluster.boot(away).await;
@@ -352,7 +263,7 @@ fn a_slow_follower_does_not_keep_the_log() {
     };
     for seed in 1..=3 {
         sim::run(seed, async move {
-            let mut cluster = Cluster::new(tight).await;
+            let mut cluster = cluster(tight).await;
             cluster.write(60).await;
             let slow = (cluster.leader().await + 1) % 3;
             // Each sync takes a while: it answers in time, so that no stream of it ends by itself, and is always behind by

@@ -3,18 +3,15 @@
 
 mod common;
 
-use std::path::Path;
 use std::time::Duration;
 
 use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Disk, Env};
 use barque_store_node::{Config, Store};
 use barque_store_state::*;
-use common::{DATA, simulated};
+use common::{MS, S, in_member, simulated, start, until};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const MS: Duration = Duration::from_millis(1);
-const S: Duration = Duration::from_secs(1);
 /// What is promised: found within a minute.
 const FOUND_WITHIN: Duration = Duration::from_secs(60);
 
@@ -25,27 +22,11 @@ fn config(node: NodeId) -> Config {
 type Member = (NodeId, Store<SimEnv>);
 
 async fn boot(node: NodeId) -> Member {
-    let start = Store::start(config(node), sim::disk(node), sim::net(node));
-    let started = sim::spawn_on(node, "member", start)
-        .await
-        .expect("nobody kills it while it starts");
-    (node, started.expect("it starts"))
-}
-
-/// Looks every few milliseconds, for `at_most`.
-async fn until(at_most: Duration, mut look: impl FnMut() -> bool) -> bool {
-    let end = sim::elapsed() + at_most;
-    while sim::elapsed() < end {
-        if look() {
-            return true;
-        }
-        sim::sleep(MS * 5).await;
-    }
-    look()
+    (node, start(node, config(node)).await)
 }
 
 fn leads((node, store): &Member) -> bool {
-    sim::enter(*node, || store.status().leads_until.is_some())
+    common::leads(*node, store)
 }
 
 /// Three members, the leader first.
@@ -140,7 +121,7 @@ async fn fenced(wrong: Member, why: &str) -> NodeId {
 
 async fn is_marked(node: NodeId) -> bool {
     let marked = sim::spawn_on(node, "look", async move {
-        let mark = Path::new(DATA).join("member/refetch");
+        let mark = in_member("refetch");
         sim::disk(node).exists(&mark).await.expect("readable")
     });
     marked.await.expect("nobody kills it")

@@ -4,18 +4,17 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use barque_store_env::sim::{self, NodeId, SimDisk, SimEnv};
 use barque_store_env::{Disk, Env, File, Open};
-use barque_store_node::{Config, ImageRules, StartError, Store};
+use barque_store_node::{Config, ImageRules, Store};
 use barque_store_state::*;
-use common::{DATA, simulated};
+use common::cluster::Cluster;
+use common::{MS, S, in_member, simulated, try_start};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const MS: Duration = Duration::from_millis(1);
-const S: Duration = Duration::from_secs(1);
 
 /// Little log, and a transfer that takes about half a second.
 const SLOW: ImageRules = ImageRules {
@@ -39,42 +38,19 @@ fn config(node: NodeId, nodes: &[NodeId], images: ImageRules) -> Config {
     }
 }
 
-type Member = Option<Store<SimEnv>>;
-
-/// The first so many machines; `None`: its process does not run.
-struct Cluster {
-    images: ImageRules,
-    nodes: Vec<NodeId>,
-    members: Vec<Member>,
-    written: u64,
+async fn cluster(members: usize, images: ImageRules) -> Cluster {
+    let nodes = &NODES[..members];
+    let of = nodes.to_vec();
+    Cluster::new(nodes, 30 * S, move |node| config(node, &of, images)).await
 }
 
 impl Cluster {
-    async fn new(members: usize, images: ImageRules) -> Self {
-        let mut cluster = Cluster {
-            images,
-            nodes: NODES[..members].to_vec(),
-            members: vec![None; members],
-            written: 0,
-        };
-        for at in 0..members {
-            cluster.boot(at).await;
-        }
-        cluster
-    }
-
-    /// A start, which is killed or loses its power if `None` comes out.
-    async fn try_boot(&self, at: usize) -> Option<Result<Store<SimEnv>, StartError>> {
-        let node = self.nodes[at];
-        let config = config(node, &self.nodes, self.images);
-        let start = Store::<SimEnv>::start(config, sim::disk(node), sim::net(node));
-        sim::spawn_on(node, "member", start).await.ok()
-    }
     /// As whoever looks after the member does: it is started again when it says that this helps.
-    async fn boot(&mut self, at: usize) {
+    async fn start_again(&mut self, at: usize) {
         let node = self.nodes[at];
         for _ in 0..3 {
-            match self.try_boot(at).await.expect("nobody kills it") {
+            let started = try_start(node, (self.config)(node)).await;
+            match started.expect("nobody kills it") {
                 Ok(store) => return self.members[at] = Some(store),
                 Err(e) => {
                     let again = e.to_string().contains("Start it again");
@@ -86,65 +62,10 @@ impl Cluster {
         panic!("{node} does not start");
     }
     async fn refused(&self, at: usize) -> String {
-        let started = self.try_boot(at).await.expect("nobody kills it");
+        let node = self.nodes[at];
+        let started = try_start(node, (self.config)(node)).await;
+        let started = started.expect("nobody kills it");
         started.err().expect("it is refused").to_string()
-    }
-
-    fn drop_store(&mut self, at: usize) {
-        let store = self.members[at].take();
-        sim::enter(self.nodes[at], || drop(store));
-    }
-    fn kill(&mut self, at: usize) {
-        sim::kill(self.nodes[at]);
-        self.drop_store(at);
-    }
-    fn cut_power(&mut self, at: usize) {
-        sim::power_off(self.nodes[at]);
-        self.drop_store(at);
-        sim::power_on(self.nodes[at]);
-    }
-
-    async fn leader(&self) -> usize {
-        for _ in 0..30_000 {
-            for (at, store) in self.members.iter().enumerate() {
-                let leads = |store: &Store<SimEnv>| store.status().leads_until.is_some();
-                if store
-                    .as_ref()
-                    .is_some_and(|s| sim::enter(self.nodes[at], || leads(s)))
-                {
-                    return at;
-                }
-            }
-            sim::sleep(MS).await;
-        }
-        panic!("no leader in 30 s");
-    }
-
-    /// Writes so many rows of 200 bytes over a hundred keys, wherever the leader is; compacts now and then.
-    async fn write(&mut self, rows: u64) {
-        for _ in 0..rows {
-            let at = self.leader().await;
-            self.written += 1;
-            let n = self.written;
-            let store = self.members[at].clone().expect("it leads");
-            let put = Command::Put(Put {
-                key: format!("key-{}", n % 100).into(),
-                value: vec![n as u8; 200].into(),
-                ..Put::default()
-            });
-            let write = async move {
-                let deadline = SimEnv::now() + 2 * S;
-                let written = store.propose(put, deadline).await;
-                if n.is_multiple_of(50) && n > 300 {
-                    let revision = Revision(store.revision().0 - 250);
-                    let compact = Command::Compact { revision };
-                    drop(store.propose(compact, deadline).await);
-                }
-                written.is_ok()
-            };
-            // A write may fail: the leader may just have gone.
-            let _ = sim::spawn_on(self.nodes[at], "write", write).await;
-        }
     }
 
     /// All have applied everything, are equal and can read every row; fails after a minute. A member that comes upon damage is
@@ -155,7 +76,7 @@ impl Cluster {
             for at in 0..self.members.len() {
                 if self.ended(at).await.is_some() {
                     self.kill(at);
-                    self.boot(at).await;
+                    self.start_again(at).await;
                 }
             }
             seen.clear();
@@ -197,8 +118,7 @@ impl Cluster {
         at: usize,
         work: impl Future<Output = T> + Send + 'static,
     ) -> T {
-        let worked = sim::spawn_on(self.nodes[at], "harness", work).await;
-        worked.expect("nobody kills it")
+        common::on(self.nodes[at], work).await
     }
     fn disk(&self, at: usize) -> SimDisk {
         sim::disk(self.nodes[at])
@@ -247,15 +167,11 @@ impl Cluster {
     }
 }
 
-fn in_member(name: &str) -> PathBuf {
-    Path::new(DATA).join("member").join(name)
-}
-
 #[test]
 fn a_marked_member_takes_the_state_anew_and_goes_on_behind_its_log() {
     for seed in 1..=3 {
         sim::run(seed, async move {
-            let mut cluster = Cluster::new(3, SLOW).await;
+            let mut cluster = cluster(3, SLOW).await;
             cluster.write(400).await;
             let away = cluster.stopped_follower().await;
             // It comes back at once, or when the log has left it behind.
@@ -263,17 +179,17 @@ fn a_marked_member_takes_the_state_anew_and_goes_on_behind_its_log() {
                 cluster.write(500).await;
             }
             cluster.mark(away).await;
-            cluster.boot(away).await;
+            cluster.start_again(away).await;
             assert!(!cluster.is_marked(away).await);
             cluster.write(100).await;
             cluster.equal().await;
             // It lasts, and its vote counts: with it and one other there is a leader.
             cluster.cut_power(away);
-            cluster.boot(away).await;
+            cluster.start_again(away).await;
             let other = (0..3).find(|at| *at != away).expect("three");
             cluster.kill(other);
             cluster.write(20).await;
-            cluster.boot(other).await;
+            cluster.start_again(other).await;
             cluster.equal().await;
         });
     }
@@ -284,7 +200,7 @@ fn a_member_with_damaged_rows_comes_back_by_itself() {
     let mut anew = 0;
     for seed in 1..=12 {
         anew += sim::run(seed, async move {
-            let mut cluster = Cluster::new(3, QUICK).await;
+            let mut cluster = cluster(3, QUICK).await;
             cluster.write(400).await;
             let away = cluster.stopped_follower().await;
             for _ in 0..1 + sim::below(4) {
@@ -292,7 +208,7 @@ fn a_member_with_damaged_rows_comes_back_by_itself() {
                 assert!(flipped.is_some(), "it has rows");
             }
             cluster.write(30).await;
-            cluster.boot(away).await;
+            cluster.start_again(away).await;
             cluster.write(30).await;
             cluster.equal().await;
             let store = cluster.members[away].as_ref().expect("it runs");
@@ -307,7 +223,7 @@ fn a_member_with_damaged_rows_comes_back_by_itself() {
 fn every_file_of_the_rows_can_be_lost() {
     for (seed, lost) in (1..).zip(["segment", "removed", "place"]) {
         sim::run(seed, async move {
-            let mut cluster = Cluster::new(3, QUICK).await;
+            let mut cluster = cluster(3, QUICK).await;
             cluster.write(400).await;
             let away = cluster.stopped_follower().await;
             let segments = cluster.files(away, "rows", ".seg").await;
@@ -325,14 +241,14 @@ fn every_file_of_the_rows_can_be_lost() {
                 // Which of the two directories has the state cannot be told.
                 _ => {
                     cluster.mark(away).await;
-                    cluster.boot(away).await;
+                    cluster.start_again(away).await;
                     cluster.equal().await;
                     cluster.kill(away);
                     let current = in_member("rows.current");
                     cluster.damage(away, current, None).await;
                 }
             }
-            cluster.boot(away).await;
+            cluster.start_again(away).await;
             assert!(!cluster.is_marked(away).await);
             cluster.write(30).await;
             cluster.equal().await;
@@ -345,7 +261,7 @@ fn a_member_that_comes_upon_damage_while_it_serves_ends_and_comes_back() {
     let mut ended = 0;
     for seed in 1..=6 {
         ended += sim::run(seed, async move {
-            let mut cluster = Cluster::new(3, QUICK).await;
+            let mut cluster = cluster(3, QUICK).await;
             cluster.write(400).await;
             sim::sleep(MS * 500).await;
             let victim = (cluster.leader().await + usize::from(seed % 2 == 0)) % 3;
@@ -363,7 +279,7 @@ fn a_member_that_comes_upon_damage_while_it_serves_ends_and_comes_back() {
                 assert!(why.contains("offset"), "{why}");
                 assert!(cluster.is_marked(victim).await);
                 cluster.kill(victim);
-                cluster.boot(victim).await;
+                cluster.start_again(victim).await;
             }
             cluster.write(30).await;
             cluster.equal().await;
@@ -376,33 +292,29 @@ fn a_member_that_comes_upon_damage_while_it_serves_ends_and_comes_back() {
 /// Cuts the member's power so long after it began to take the state anew; whether it still had the mark then, and how long it took
 /// without a cut.
 async fn cut_at(cut: Option<Duration>) -> (bool, Duration) {
-    let mut cluster = Cluster::new(3, QUICK).await;
+    let mut cluster = cluster(3, QUICK).await;
     cluster.write(400).await;
     let away = cluster.stopped_follower().await;
     cluster.write(300).await;
     cluster.mark(away).await;
     let begun = sim::elapsed();
     let Some(cut) = cut else {
-        cluster.boot(away).await;
+        cluster.start_again(away).await;
         return (false, sim::elapsed() - begun);
     };
     let node = NODES[away];
-    let (config, disk, net) = (
-        config(node, &cluster.nodes, cluster.images),
-        sim::disk(node),
-        sim::net(node),
-    );
+    let (config, disk, net) = ((cluster.config)(node), sim::disk(node), sim::net(node));
     let starting = sim::spawn_on(node, "member", Store::<SimEnv>::start(config, disk, net));
     sim::sleep(cut).await;
     cluster.cut_power(away);
     drop(starting);
     let marked = cluster.is_marked(away).await;
-    cluster.boot(away).await;
+    cluster.start_again(away).await;
     assert!(!cluster.is_marked(away).await);
     cluster.write(20).await;
     cluster.equal().await;
     cluster.cut_power(away);
-    cluster.boot(away).await;
+    cluster.start_again(away).await;
     cluster.write(5).await;
     cluster.equal().await;
     (marked, Duration::ZERO)
@@ -431,12 +343,12 @@ fn a_power_cut_at_any_step_is_survived() {
 fn a_transfer_goes_on_over_broken_connections_and_another_leader() {
     for seed in 1..=3 {
         sim::run(seed, async move {
-            let mut cluster = Cluster::new(3, SLOW).await;
+            let mut cluster = cluster(3, SLOW).await;
             cluster.write(400).await;
             let away = cluster.stopped_follower().await;
             cluster.mark(away).await;
             let node = NODES[away];
-            let config = config(node, &cluster.nodes, cluster.images);
+            let config = (cluster.config)(node);
             let start = Store::<SimEnv>::start(config, sim::disk(node), sim::net(node));
             let starting = sim::spawn_on(node, "member", start);
             sim::sleep(MS * 200).await;
@@ -446,7 +358,7 @@ fn a_transfer_goes_on_over_broken_connections_and_another_leader() {
             // The other one cannot lead alone: it waits for this member or for the leader.
             cluster.kill(leader);
             sim::sleep(2 * S).await;
-            cluster.boot(leader).await;
+            cluster.start_again(leader).await;
             let started = starting.await.expect("nobody kills it");
             cluster.members[away] = Some(started.expect("it starts"));
             cluster.write(20).await;
@@ -459,7 +371,7 @@ fn a_transfer_goes_on_over_broken_connections_and_another_leader() {
 fn a_majority_that_lost_its_state_takes_it_from_the_one_that_has_it() {
     for seed in 1..=3 {
         sim::run(seed, async move {
-            let mut cluster = Cluster::new(3, QUICK).await;
+            let mut cluster = cluster(3, QUICK).await;
             cluster.write(400).await;
             sim::sleep(S).await;
             let whole = (cluster.leader().await + usize::from(seed % 2 == 0)) % 3;
@@ -468,7 +380,7 @@ fn a_majority_that_lost_its_state_takes_it_from_the_one_that_has_it() {
                 cluster.kill(at);
                 cluster.mark(at).await;
                 let node = NODES[at];
-                let config = config(node, &cluster.nodes, cluster.images);
+                let config = (cluster.config)(node);
                 let start = Store::<SimEnv>::start(config, sim::disk(node), sim::net(node));
                 starting.push((at, sim::spawn_on(node, "member", start)));
             }
@@ -486,7 +398,7 @@ fn a_majority_that_lost_its_state_takes_it_from_the_one_that_has_it() {
 #[test]
 fn a_member_alone_is_refused_and_told_what_is_damaged() {
     sim::run(1, async {
-        let mut cluster = Cluster::new(1, QUICK).await;
+        let mut cluster = cluster(1, QUICK).await;
         cluster.write(400).await;
         sim::sleep(S).await;
         cluster.kill(0);
@@ -509,7 +421,7 @@ fn a_member_alone_is_refused_and_told_what_is_damaged() {
 #[test]
 fn a_damaged_log_is_refused_all_the_same() {
     sim::run(1, async {
-        let mut cluster = Cluster::new(3, QUICK).await;
+        let mut cluster = cluster(3, QUICK).await;
         cluster.write(400).await;
         let away = cluster.stopped_follower().await;
         let log = cluster.files(away, "wal", ".wal").await.remove(0);
@@ -530,7 +442,7 @@ fn a_damaged_log_is_refused_all_the_same() {
 #[test]
 fn a_removed_member_is_told_so() {
     sim::run(1, async {
-        let mut cluster = Cluster::new(3, QUICK).await;
+        let mut cluster = cluster(3, QUICK).await;
         cluster.write(100).await;
         let away = cluster.stopped_follower().await;
         cluster.mark(away).await;

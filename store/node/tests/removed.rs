@@ -2,27 +2,14 @@
 
 mod common;
 
-use std::time::Duration;
-
 use barque_store_env::Env;
 use barque_store_env::sim::{self, NodeId, SimEnv};
-use barque_store_node::{Config, Store};
+use barque_store_node::Config;
 use barque_store_state::MemberChange;
-use common::simulated;
+use common::{MS, S, on, simulated, start, until};
 
 const FOUNDER: NodeId = NodeId(1);
 const LEARNER: NodeId = NodeId(2);
-
-async fn on<T: Send + 'static>(node: NodeId, task: impl Future<Output = T> + Send + 'static) -> T {
-    sim::spawn_on(node, "test", task)
-        .await
-        .expect("nobody kills it")
-}
-
-async fn boot(config: Config, node: NodeId) -> Store<SimEnv> {
-    let start = Store::start(config, sim::disk(node), sim::net(node));
-    on(node, start).await.expect("it starts")
-}
 
 /// Voters hear it when they campaign. A learner never campaigns, and the leader has forgotten it. (The simulator's seed 31
 /// found one that stayed for ever: its last connection had ended before, and it had nothing to ask anybody.)
@@ -30,8 +17,8 @@ async fn boot(config: Config, node: NodeId) -> Store<SimEnv> {
 fn a_learner_that_was_removed_while_it_was_cut_off_hears_of_it() {
     sim::run(1, async {
         let nodes = [FOUNDER, LEARNER];
-        let founder = boot(simulated(FOUNDER, &nodes[..1], "removed"), FOUNDER).await;
-        let soon = || SimEnv::now() + Duration::from_secs(10);
+        let founder = start(FOUNDER, simulated(FOUNDER, &nodes[..1], "removed")).await;
+        let soon = || SimEnv::now() + 10 * S;
         let store = founder.clone();
         let id = on(FOUNDER, async move {
             let urls = vec![format!("http://{LEARNER}:2380")];
@@ -40,7 +27,7 @@ fn a_learner_that_was_removed_while_it_was_cut_off_hears_of_it() {
                 let added = store.member_add(urls.clone(), true, soon()).await;
                 match added.expect("there is a leader") {
                     Ok((id, _)) => return id,
-                    Err(_) => SimEnv::sleep(Duration::from_millis(10)).await,
+                    Err(_) => SimEnv::sleep(MS * 10).await,
                 }
             }
         })
@@ -49,10 +36,14 @@ fn a_learner_that_was_removed_while_it_was_cut_off_hears_of_it() {
             joins: true,
             ..simulated(LEARNER, &nodes, "removed")
         };
-        let learner = boot(joining, LEARNER).await;
-        while !learner.is_learner() {
-            sim::sleep(Duration::from_millis(10)).await;
-        }
+        let learner = start(LEARNER, joining).await;
+        // It has told the cluster of itself, and has nothing to ask anybody any more.
+        let published = until(20 * S, || {
+            let members = learner.members();
+            learner.is_learner() && members.iter().all(|m| !m.client_urls.is_empty())
+        });
+        assert!(published.await, "the learner is in");
+        sim::sleep(2 * S).await;
         sim::partition(FOUNDER, LEARNER);
         let removed = on(FOUNDER, async move {
             let change = MemberChange::Remove { id };
@@ -66,7 +57,7 @@ fn a_learner_that_was_removed_while_it_was_cut_off_hears_of_it() {
         sim::forget_connections(FOUNDER, LEARNER);
         sim::heal(FOUNDER, LEARNER);
         on(LEARNER, async move {
-            let told = SimEnv::timeout(Duration::from_secs(10), learner.removed());
+            let told = SimEnv::timeout(10 * S, learner.removed());
             told.await.expect("it is told that it was removed");
         })
         .await;

@@ -12,11 +12,10 @@ use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Env, Task};
 use barque_store_node::{Config, ProposeError, Store};
 use barque_store_state::*;
-use common::simulated;
+use common::{MS, leads, simulated, start};
 use parking_lot::Mutex;
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const MS: Duration = Duration::from_millis(1);
 /// Of the timing that `simulated` sets.
 const LEASE: Duration = Duration::from_millis(250);
 const WRITERS: u32 = 4;
@@ -92,10 +91,7 @@ impl Cluster {
             guards: self.guards,
             ..simulated(node, &NODES, "resend")
         };
-        let start = Store::start(config, sim::disk(node), sim::net(node));
-        let store = sim::spawn_on(node, "member", start).await;
-        let store = store.expect("nobody kills it while it starts");
-        self.stores.insert(node, store.expect("it starts"));
+        self.stores.insert(node, start(node, config).await);
     }
     fn kill(&mut self, node: NodeId) {
         let store = self.stores.remove(&node);
@@ -103,11 +99,9 @@ impl Cluster {
         sim::enter(node, || drop(store));
     }
     fn leading(&self) -> Vec<NodeId> {
-        let leads = |(node, store): (&NodeId, &Store<SimEnv>)| {
-            let status = sim::enter(*node, || store.status());
-            status.leads_until.map(|_| *node)
-        };
-        self.stores.iter().filter_map(leads).collect()
+        let stores = self.stores.iter();
+        let leading = stores.filter(|(node, store)| leads(**node, store));
+        leading.map(|(node, _)| *node).collect()
     }
     async fn leader(&self) -> NodeId {
         for _ in 0..20_000 {

@@ -10,49 +10,26 @@ use barque_store_env::Env;
 use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_node::Store;
 use barque_store_state::*;
-use common::simulated;
+use common::{MS, leads, on, simulated, start, write};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const MS: Duration = Duration::from_millis(1);
 /// Handshakes, one read index, and one append there and back: a dozen messages of a millisecond or two, and some syncs. A heartbeat
 /// is 50 ms here, a reconnect waits up to 200 ms, and a replication that has failed 100 ms.
 const SOON: Duration = Duration::from_millis(45);
 
 async fn boot(node: NodeId) -> Store<SimEnv> {
-    let start = Store::start(
-        simulated(node, &NODES, "restart"),
-        sim::disk(node),
-        sim::net(node),
-    );
-    sim::spawn_on(node, "member", start)
-        .await
-        .expect("nobody kills it while it starts")
-        .expect("it starts")
-}
-
-async fn write(node: NodeId, store: &Store<SimEnv>, key: &str) {
-    let put = Command::Put(Put {
-        key: key.to_owned().into(),
-        ..Put::default()
-    });
-    let store = store.clone();
-    sim::spawn_on(node, "write", async move {
-        let deadline = SimEnv::now() + Duration::from_secs(10);
-        store.propose(put, deadline).await.expect("acknowledged");
-    })
-    .await
-    .expect("nobody kills it");
+    start(node, simulated(node, &NODES, "restart")).await
 }
 
 /// From the moment it takes part to its first linearizable read.
 async fn first_read(node: NodeId, store: &Store<SimEnv>) -> Duration {
     let begun = sim::elapsed();
     let store = store.clone();
-    let read = sim::spawn_on(node, "read", async move {
+    let read = on(node, async move {
         let deadline = SimEnv::now() + Duration::from_secs(10);
         store.read_index(deadline).await
     });
-    read.await.expect("it lives").expect("a read index");
+    read.await.expect("a read index");
     sim::elapsed() - begun
 }
 
@@ -64,11 +41,10 @@ async fn a_follower_is_away_for(away: Duration) -> Duration {
     for (node, store) in &stores {
         write(*node, store, "before").await;
     }
-    let leads = |node: &NodeId| {
-        let status = sim::enter(*node, || stores[node].status());
-        status.leads_until.is_some()
-    };
-    let leader = NODES.into_iter().find(leads).expect("somebody leads");
+    let leader = NODES
+        .into_iter()
+        .find(|node| leads(*node, &stores[node]))
+        .expect("somebody leads");
     let follower = NODES.into_iter().find(|node| *node != leader);
     let follower = follower.expect("two of them");
     let gone = stores.remove(&follower);

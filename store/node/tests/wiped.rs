@@ -7,14 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use barque_store_consensus::Guards;
+use barque_store_env::Disk;
 use barque_store_env::sim::{self, NodeId, SimEnv};
-use barque_store_env::{Disk, Env};
 use barque_store_node::{Config, Store};
 use barque_store_state::*;
-use common::{DATA, simulated};
+use common::{DATA, MS, leads, on, simulated, start, until, write};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const MS: Duration = Duration::from_millis(1);
 
 fn config(node: NodeId, guards: Guards) -> Config {
     Config {
@@ -24,15 +23,7 @@ fn config(node: NodeId, guards: Guards) -> Config {
 }
 
 async fn boot(node: NodeId, guards: Guards) -> Store<SimEnv> {
-    let start = Store::start(config(node, guards), sim::disk(node), sim::net(node));
-    sim::spawn_on(node, "member", start)
-        .await
-        .expect("nobody kills it while it starts")
-        .expect("it starts")
-}
-
-fn leads(node: NodeId, store: &Store<SimEnv>) -> bool {
-    sim::enter(node, || store.status().leads_until.is_some())
+    start(node, config(node, guards)).await
 }
 
 fn has(store: &Store<SimEnv>, key: &str) -> bool {
@@ -41,31 +32,6 @@ fn has(store: &Store<SimEnv>, key: &str) -> bool {
         ..Default::default()
     };
     store.range(&range).1.is_ok_and(|found| found.count == 1)
-}
-
-/// Looks every few milliseconds, for `at_most`.
-async fn until(at_most: Duration, mut look: impl FnMut() -> bool) -> bool {
-    for _ in 0..at_most.as_millis() / 5 {
-        if look() {
-            return true;
-        }
-        sim::sleep(MS * 5).await;
-    }
-    look()
-}
-
-async fn write(node: NodeId, store: &Store<SimEnv>, key: &str) {
-    let put = Command::Put(Put {
-        key: key.to_owned().into(),
-        ..Put::default()
-    });
-    let store = store.clone();
-    sim::spawn_on(node, "write", async move {
-        let deadline = SimEnv::now() + Duration::from_secs(10);
-        store.propose(put, deadline).await.expect("acknowledged");
-    })
-    .await
-    .expect("nobody kills it");
 }
 
 async fn wipe(node: NodeId) {
@@ -79,7 +45,7 @@ async fn wipe(node: NodeId) {
             }
         }
     };
-    sim::spawn_on(node, "wipe", remove).await.expect("it ends");
+    on(node, remove).await;
 }
 
 #[derive(Debug, PartialEq, Eq)]
