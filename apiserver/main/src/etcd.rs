@@ -1,15 +1,12 @@
 //! `barque etcd`: the store alone, with the flags of a static etcd cluster.
 
 use std::ffi::OsString;
-use std::pin::pin;
 
-use barque_store_server::{EtcdFront, Pages};
 use clap::Args;
 use tracing::info;
 
 use crate::store_flags::StoreFlags;
-use crate::store_thread::StoreThread;
-use crate::{Failure, log_to_stderr, master, signals};
+use crate::{Failure, master};
 
 #[derive(Args)]
 pub struct EtcdFlags {
@@ -35,42 +32,10 @@ pub fn accept_single_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsStrin
 }
 
 pub fn run(flags: EtcdFlags) -> Result<(), Failure> {
-    log_to_stderr(&flags.store.log_level);
-    let front = master::front_config(&flags.store)?;
-    let (config, net) = flags.store.node()?;
-    let runtime = signals::runtime(1)?;
-    let stop = runtime.block_on(async { signals::stop_signal() })?;
-    let pages = Pages::default();
-    let metrics = master::start_metrics(&flags.store, &front, &pages)?;
-    let mut stop = pin!(stop);
-    let starting = StoreThread::start(config, net, stop.as_mut());
-    let store = match runtime.block_on(starting)? {
-        Ok(store) => store,
-        Err(signal) => {
-            signal.die();
-            return Ok(());
-        }
-    };
-    let ending = runtime.block_on(async {
-        // Whoever probes it may know from now on what it waits for.
-        pages.ready(store.store.clone());
-        if let Some(ending) = master::caught_up(&store.store, stop.as_mut()).await {
-            return Ok(ending);
-        }
-        let front = EtcdFront::start_with(front, store.store.clone(), pages)
-            .map_err(|e| Failure::new(e.to_string()))?;
+    master::run(&flags.store, 1, async |_, front| {
         info!(clients = ?front.addresses(), "serving");
-        master::announce_ready(&front.addresses());
-        let outcome = master::until_stopped(&store.store, stop).await;
-        front.shutdown().await;
-        if let Some(metrics) = metrics {
-            metrics.shutdown().await;
-        }
-        outcome
-    })?;
-    store.stop()?;
-    ending.die();
-    Ok(())
+        Ok(None)
+    })
 }
 
 #[cfg(test)]

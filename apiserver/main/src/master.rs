@@ -1,8 +1,10 @@
-//! What `barque etcd` and `barque server` do alike: the etcd front's config from the flags, and waiting for the end.
+//! What `barque etcd` and `barque server` do alike: a member, its etcd front, and whatever is served beside, from the start to the
+//! end that a signal asks for.
 
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use barque_apiserver_gateway as gateway;
 use barque_store_env::Env;
 use barque_store_env::real::RealEnv;
 use barque_store_node::Store;
@@ -10,16 +12,65 @@ use barque_store_rpc::TlsFiles;
 use barque_store_server::{EtcdFront, Handle, Pages};
 use tracing::{error, info, warn};
 
-use crate::Failure;
-use crate::signals::StopSignal;
+use crate::signals::{self, StopSignal};
 use crate::store_flags::StoreFlags;
+use crate::store_thread::StoreThread;
+use crate::{Failure, log_to_stderr};
 
 /// One try to learn how far the cluster is, and the pause before the next.
 const CAUGHT_UP_TRY: Duration = Duration::from_secs(1);
 const CAUGHT_UP_PAUSE: Duration = Duration::from_millis(20);
 
+/// Runs a member with these flags until it is asked to stop, on so many threads besides its own. `beside` starts what is served
+/// next to the etcd front, once that is up; it is stopped before it.
+pub fn run(
+    flags: &StoreFlags,
+    threads: usize,
+    beside: impl AsyncFnOnce(Store<RealEnv>, &Handle) -> Result<Option<gateway::Handle>, Failure>,
+) -> Result<(), Failure> {
+    log_to_stderr(&flags.log_level);
+    let front = front_config(flags)?;
+    let (config, net) = flags.node()?;
+    let runtime = signals::runtime(threads)?;
+    let stop = runtime.block_on(async { signals::stop_signal() })?;
+    let pages = Pages::default();
+    let metrics = start_metrics(flags, &front, &pages)?;
+    let mut stop = pin!(stop);
+    let starting = StoreThread::start(config, net, stop.as_mut());
+    let store = match runtime.block_on(starting)? {
+        Ok(store) => store,
+        Err(signal) => {
+            signal.die();
+            return Ok(());
+        }
+    };
+    let ending = runtime.block_on(async {
+        // Whoever probes it may know from now on what it waits for.
+        pages.ready(store.store.clone());
+        if let Some(ending) = caught_up(&store.store, stop.as_mut()).await {
+            return Ok(ending);
+        }
+        let front = EtcdFront::start_with(front, store.store.clone(), pages)
+            .map_err(|e| Failure::new(e.to_string()))?;
+        let gateway = beside(store.store.clone(), &front).await?;
+        announce_ready(&front.addresses());
+        let outcome = until_stopped(&store.store, stop).await;
+        if let Some(gateway) = gateway {
+            gateway.shutdown().await;
+        }
+        front.shutdown().await;
+        if let Some(metrics) = metrics {
+            metrics.shutdown().await;
+        }
+        outcome
+    })?;
+    store.stop()?;
+    ending.die();
+    Ok(())
+}
+
 /// The etcd front that the store's flags describe.
-pub fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, Failure> {
+fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, Failure> {
     flags.check_client_urls()?;
     let tls = match (&flags.cert_file, &flags.key_file) {
         (Some(cert), Some(key)) => Some(TlsFiles {
@@ -41,7 +92,7 @@ pub fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, F
 
 /// Why a member that can be trusted ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+enum Ending {
     Signal(StopSignal),
     /// It was removed from the cluster. As etcd's, it ends with success: starting it again would be of no use.
     Removed,
@@ -49,7 +100,7 @@ pub enum Ending {
 
 impl Ending {
     /// Ends the process as it was asked to, after everything was stopped in order.
-    pub fn die(self) {
+    fn die(self) {
         if let Ending::Signal(signal) = self {
             signal.die();
         }
@@ -68,7 +119,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
 /// Waits until this member has applied everything that was acknowledged before now; why it ends, if it does first.
 /// A restarted member that served sooner would answer local reads from before its end, and go back in its clients' sight.
-pub async fn caught_up(
+async fn caught_up(
     store: &Store<RealEnv>,
     mut stop: Pin<&mut impl Future<Output = StopSignal>>,
 ) -> Option<Ending> {
@@ -109,7 +160,7 @@ fn failed(reason: &str) -> ! {
 
 /// The pages of `--listen-metrics-urls`, if there are any. Started before the store: whoever probes a member that recovers, or
 /// that finds no quorum, gets answers.
-pub fn start_metrics(
+fn start_metrics(
     flags: &StoreFlags,
     front: &barque_store_server::Config,
     pages: &Pages<RealEnv>,
@@ -125,7 +176,7 @@ pub fn start_metrics(
 }
 
 /// Says so, as etcd does: supervisors wait for this line.
-pub fn announce_ready(addresses: &[String]) {
+fn announce_ready(addresses: &[String]) {
     for address in addresses {
         info!(address, "ready to serve client requests");
     }
@@ -133,7 +184,7 @@ pub fn announce_ready(addresses: &[String]) {
 
 /// Until a signal asks to stop or the member was removed; or it can no longer be trusted, which is a failure. When it returns,
 /// leadership has been handed over: before anything is stopped, so that the clients of the other members notice little.
-pub async fn until_stopped(
+async fn until_stopped(
     store: &Store<RealEnv>,
     stop: impl Future<Output = StopSignal>,
 ) -> Result<Ending, Failure> {

@@ -1,83 +1,27 @@
 //! The order of a start: check the flags, claim the directory, recover through consensus, then serve.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use barque_store_consensus::{self as consensus, Consensus, Numbering, Run};
-use barque_store_env::{Env, Instant};
+use barque_store_consensus::{self as consensus, Consensus};
+use barque_store_env::{Env, Task};
 use barque_store_state::*;
-use tokio::sync::oneshot;
 
 use crate::anew::{self, Found, Opening};
+use crate::from_peers::FromPeers;
 use crate::identity::{Claim, Owner, has_log};
 use crate::machine::{Machine, Setting};
 use crate::marks::Fenced;
 use crate::persister::Persister;
-use crate::queue::{Asker, Number, Queue, Reply, Waiting};
+use crate::queue::Queue;
 use crate::space::{Gate, Keeper, check_disk, with_advice};
+use crate::staging::Depot;
 use crate::{
     Config, Shared, StartError, Store, ids, integrity, join, leases, membership,
     peers as addresses, progress, reads, refetch, sweep, versions, worker::Worker,
 };
-
-/// Commands of other members enter the same queue as our own clients'.
-struct FromPeers {
-    queue: Arc<Queue>,
-}
-
-impl consensus::Forwarded for FromPeers {
-    fn propose(
-        &self,
-        commands: Vec<Command>,
-        numbering: Option<Numbering>,
-        deadline: Instant,
-    ) -> consensus::Forwarding {
-        let mut answers = Vec::with_capacity(commands.len());
-        let mut numbers = numbering.map(numbers).into_iter().flatten();
-        self.queue.push(commands.into_iter().map(|command| {
-            let (reply, answer) = oneshot::channel();
-            answers.push(answer);
-            Waiting {
-                command,
-                deadline,
-                reply: Reply::Peer(reply),
-                number: numbers.next(),
-            }
-        }));
-        Box::pin(async move {
-            let mut results = Vec::with_capacity(answers.len());
-            for answer in answers {
-                // Dropped unanswered: it may have been proposed before. "Stopped" would have it tried again.
-                results.push(
-                    answer
-                        .await
-                        .unwrap_or(Err(consensus::ProposeError::Unknown)),
-                );
-            }
-            results
-        })
-    }
-}
-
-/// The number of each command, in order.
-fn numbers(numbering: Numbering) -> impl Iterator<Item = Number> {
-    let asker = Asker {
-        member: numbering.member,
-        boot: numbering.boot,
-        open: numbering.open,
-        term: numbering.term,
-    };
-    let of_run = move |run: Run| {
-        (0..u64::from(run.count)).map(move |at| Number {
-            number: run.first.saturating_add(at),
-            from: Some(asker),
-            since: run.since,
-            again: run.again,
-        })
-    };
-    numbering.runs.into_iter().flat_map(of_run)
-}
 
 /// `host:port` of a peer URL; `flag` names where it stands.
 pub(crate) fn peer_address(flag: &str, url: &str) -> Result<String, StartError> {
@@ -264,22 +208,18 @@ pub(crate) async fn start<E: Env>(
     let consensus = match started {
         Ok(consensus) => consensus,
         Err(error) => {
-            let lost = match (machine.marks.fence_now(), &error) {
+            let lost = match (machine.marks.fence_now(), error) {
                 // Carrying out the rest of the log came upon it; nobody who would mark the directory runs yet.
-                (Some(Fenced::Damaged(why)), _) => Some(why),
-                (_, consensus::StartError::Behind(why)) => Some(why.clone()),
-                _ => None,
+                (Some(Fenced::Damaged(why)), _) => why,
+                (_, consensus::StartError::Behind(why)) => why,
+                (_, consensus::StartError::Listen { addr, cause }) => {
+                    return Err(StartError::Listen { addr, cause });
+                }
+                (_, consensus::StartError::Log(reason)) => return Err(dir_error(reason)),
+                (_, consensus::StartError::Other(reason)) => return Err(StartError::Other(reason)),
             };
-            if let Some(why) = lost {
-                anew::give_up(&config, &disk, &dir, &rows, &why).await?;
-                return Err(in_rows(refetch::damage(&why)));
-            }
-            return Err(match error {
-                consensus::StartError::Listen { addr, cause } => StartError::Listen { addr, cause },
-                consensus::StartError::Log(reason) => dir_error(reason),
-                consensus::StartError::Behind(reason) => in_rows(reason),
-                consensus::StartError::Other(reason) => StartError::Other(reason),
-            });
+            anew::give_up(&config, &disk, &dir, &rows, &lost).await?;
+            return Err(in_rows(refetch::damage(&lost)));
         }
     };
     if let Err(e) = claim.finish().await {
@@ -324,16 +264,29 @@ pub(crate) async fn start<E: Env>(
         persisted,
     );
     *shared.persister.lock() = Some(E::spawn("persister", persister.run()));
-    let (broken, fenced) = (depot.clone(), machine.clone());
+    let tasks = background(&shared, config, disk, dir, depot, founders, incarnation);
+    *shared.tasks.lock() = tasks;
+    Ok(Store { shared })
+}
+
+/// Everything that a member does by itself, beside its persister and whoever proposes.
+fn background<E: Env>(
+    shared: &Arc<Shared<E>>,
+    config: Config,
+    disk: E::Disk,
+    dir: PathBuf,
+    depot: Arc<Depot<E>>,
+    founders: Vec<MemberInfo>,
+    incarnation: u64,
+) -> Vec<Task<()>> {
+    let machine = shared.machine.clone();
+    let (broken, unkept) = (machine.clone(), machine.clone());
     let others = addresses::keep(shared.clone(), disk.clone(), dir.clone());
-    let unkept = machine.clone();
-    let tasks = vec![
+    let readers = shared.readers.clone().run(shared.consensus.clone());
+    vec![
         E::spawn("peers", async move { unkept.fail(&others.await) }),
-        E::spawn(
-            "staging",
-            async move { fenced.fail(&broken.failed().await) },
-        ),
-        E::spawn("read-index", shared.readers.clone().run(consensus)),
+        E::spawn("staging", async move { broken.fail(&depot.failed().await) }),
+        E::spawn("read-index", readers),
         E::spawn("keep-alives", leases::coalesce(shared.clone())),
         E::spawn("lease-expiry", leases::expire(shared.clone())),
         E::spawn("sweep", sweep::sweep(shared.clone())),
@@ -365,9 +318,7 @@ pub(crate) async fn start<E: Env>(
                 incarnation,
             ),
         ),
-    ];
-    *shared.tasks.lock() = tasks;
-    Ok(Store { shared })
+    ]
 }
 
 /// Where the others are, as far as this member knows.
@@ -480,28 +431,5 @@ async fn publish<E: Env>(
         {
             E::sleep(Duration::from_millis(200)).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use barque_store_consensus::Forwarded;
-
-    /// The forwarding member tries a command again that its leader did not propose.
-    #[tokio::test]
-    async fn a_forwarded_command_lost_on_its_way_is_never_said_to_be_unproposed() {
-        let queue = Arc::new(Queue::new(Arc::new(Gate::new(None))));
-        let peers = FromPeers {
-            queue: queue.clone(),
-        };
-        let command = Command::LeaseRevoke { id: LeaseId(1) };
-        let forward = || peers.propose(vec![command.clone()], None, Instant(u64::MAX));
-        let lost = forward();
-        drop(queue.take());
-        assert_eq!(lost.await, [Err(consensus::ProposeError::Unknown)]);
-        let waiting = forward();
-        queue.close();
-        assert_eq!(waiting.await, [Err(consensus::ProposeError::Stopped)]);
     }
 }

@@ -20,6 +20,7 @@ mod anew;
 mod boot;
 mod clock;
 mod figures;
+mod from_peers;
 mod glance;
 mod identity;
 pub mod ids;

@@ -184,13 +184,7 @@ async fn ask_for<E: Env>(
     addr: &str,
     ask: FetchBody,
 ) -> Result<(Reader<ReadOf<E>>, WriteOf<E>, Frame), NotTaken> {
-    let hello = Hello {
-        cluster_id: me.cluster_id,
-        from: me.member.0,
-        to: to.0,
-        incarnation: me.incarnation,
-        ..join::hello(Lane::Fetch)
-    };
+    let hello = me.hello(to, Lane::Fetch);
     let (mut read, mut write) =
         join::greet::<E>(net, addr, hello)
             .await

@@ -7,10 +7,7 @@ use barque_store_state::{MemberId, MemberInfo};
 use futures::StreamExt;
 
 use super::frame::{Frame, FrameError, Kind, Reader};
-use super::wire::{
-    FEATURES, Hello, Lane, MembersBody, MembersReplyBody, PROTOCOL, PROTOCOL_OLDEST, Refusal,
-    Refused,
-};
+use super::wire::{Hello, Lane, MembersBody, MembersReplyBody, Refusal, Refused};
 use super::{ReadOf, WriteOf};
 use crate::limits;
 
@@ -38,6 +35,21 @@ pub enum JoinError {
     Protocol { addr: String, cause: FrameError },
 }
 
+impl JoinError {
+    fn unreachable(addr: &str) -> impl Fn(std::io::Error) -> JoinError + Copy {
+        move |cause| JoinError::Unreachable {
+            addr: addr.to_owned(),
+            cause,
+        }
+    }
+    fn protocol(addr: &str) -> impl Fn(FrameError) -> JoinError + Copy {
+        move |cause| JoinError::Protocol {
+            addr: addr.to_owned(),
+            cause,
+        }
+    }
+}
+
 /// Asks the member at `addr` (`host:port`).
 pub async fn ask<E: Env>(net: &E::Net, addr: &str, timeout: Duration) -> Result<Known, JoinError> {
     match E::timeout(timeout, asked::<E>(net, addr)).await {
@@ -55,14 +67,7 @@ pub async fn greet<E: Env>(
     addr: &str,
     hello: Hello,
 ) -> Result<(Reader<ReadOf<E>>, WriteOf<E>), JoinError> {
-    let unreachable = |cause| JoinError::Unreachable {
-        addr: addr.to_owned(),
-        cause,
-    };
-    let protocol = |cause| JoinError::Protocol {
-        addr: addr.to_owned(),
-        cause,
-    };
+    let (unreachable, protocol) = (JoinError::unreachable(addr), JoinError::protocol(addr));
     let conn = net.connect(addr).await.map_err(unreachable)?;
     let (read, mut write) = conn.split();
     let mut read = Reader::new(read);
@@ -87,28 +92,9 @@ pub async fn greet<E: Env>(
     }
 }
 
-/// What every hello on this lane says.
-pub fn hello(lane: Lane) -> Hello {
-    Hello {
-        protocol: PROTOCOL,
-        protocol_oldest: PROTOCOL_OLDEST,
-        features: FEATURES,
-        lane: lane as i32,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..Hello::default()
-    }
-}
-
 async fn asked<E: Env>(net: &E::Net, addr: &str) -> Result<Known, JoinError> {
-    let unreachable = |cause| JoinError::Unreachable {
-        addr: addr.to_owned(),
-        cause,
-    };
-    let protocol = |cause| JoinError::Protocol {
-        addr: addr.to_owned(),
-        cause,
-    };
-    let (read, mut write) = greet::<E>(net, addr, hello(Lane::Join)).await?;
+    let (unreachable, protocol) = (JoinError::unreachable(addr), JoinError::protocol(addr));
+    let (read, mut write) = greet::<E>(net, addr, Hello::of_nobody(Lane::Join)).await?;
     let question = Frame::encode(Kind::Members, 1, &MembersBody {});
     write.write_all(question).await.map_err(unreachable)?;
     let frames = read.frames();

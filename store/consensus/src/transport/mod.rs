@@ -30,7 +30,7 @@ pub mod wire;
 
 use call::Caller;
 use frame::{Frame, FrameError, Kind, Reader};
-use wire::{FEATURES, Hello, Lane, PROTOCOL, PROTOCOL_OLDEST, Refusal, Refused, Welcome};
+use wire::{Hello, Lane, Refusal, Refused, Welcome};
 
 /// Who this member is to its peers.
 #[derive(Clone, Debug)]
@@ -39,6 +39,19 @@ pub struct Identity {
     pub member: MemberId,
     /// Of its data directory (guard 5).
     pub incarnation: u64,
+}
+
+impl Identity {
+    /// How it introduces itself to `to`.
+    pub fn hello(&self, to: MemberId, lane: Lane) -> Hello {
+        Hello {
+            cluster_id: self.cluster_id,
+            from: self.member.0,
+            to: to.0,
+            incarnation: self.incarnation,
+            ..Hello::of_nobody(lane)
+        }
+    }
 }
 
 /// How long a peer may stay silent, by what is waiting for it.
@@ -145,17 +158,7 @@ impl<E: Env> Peer<E> {
         let conn = self.net.connect(&at).await.map_err(unreachable)?;
         let (read, mut write) = conn.split();
         let mut read = Reader::new(read);
-        let hello = Hello {
-            cluster_id: self.me.cluster_id,
-            from: self.me.member.0,
-            to: member,
-            protocol: PROTOCOL,
-            protocol_oldest: PROTOCOL_OLDEST,
-            features: FEATURES,
-            lane: lane as i32,
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            incarnation: self.me.incarnation,
-        };
+        let hello = self.me.hello(self.member, lane);
         write
             .write_all(Frame::encode(Kind::Hello, 0, &hello))
             .await

@@ -188,10 +188,10 @@ async fn serve<E: Env>(
     write
         .write_all(Frame::encode(Kind::Welcome, 0, &welcome))
         .await?;
-    if matches!(lane, Lane::Control | Lane::Requests) {
-        served.met(MemberId(hello.from)).await;
-    }
     let from = MemberId(hello.from);
+    if matches!(lane, Lane::Control | Lane::Requests) {
+        served.met(from).await;
+    }
     let mut seat = served.seats.take(from, lane);
     let serving = async {
         match lane {

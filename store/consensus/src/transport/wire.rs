@@ -62,6 +62,19 @@ pub struct Hello {
     #[prost(fixed64, tag = "9")]
     pub incarnation: u64,
 }
+impl Hello {
+    /// Of this program, without a word about whose.
+    pub fn of_nobody(lane: Lane) -> Self {
+        Hello {
+            protocol: PROTOCOL,
+            protocol_oldest: PROTOCOL_OLDEST,
+            features: FEATURES,
+            lane: lane as i32,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Hello::default()
+        }
+    }
+}
 #[derive(Clone, PartialEq, Message)]
 pub struct Welcome {
     /// The newest both speak.
