@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use barque_store_env::{Disk, Env, File, Open};
 use bytes::Bytes;
@@ -34,6 +35,10 @@ use rows::{COMMITS, LAST, NO_ROW, Rows, guarded, meta_key, pieces, row_key, row_
 const NAME: &str = "sled";
 const MARK: &str = "sled.mark";
 const MARK_TMP: &str = "sled.mark.tmp";
+
+/// How long sled's threads may keep a closed database before that is an error, and how often it is looked.
+const LINGERS_MAX: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Rows in a sled database.
 pub struct Sled<E: Env> {
@@ -72,15 +77,7 @@ impl<E: Env> Sled<E> {
             .ok_or_else(|| foreign("it knows real files only".into()))?;
         let (mark, header) = open_mark::<E>(&disk, dir).await?;
         let corrupt = |what: String| Error::corrupt(&path, 0, what);
-        let config = ::sled::Config::new()
-            .path(&path)
-            .flush_every_ms(None)
-            .cache_capacity(crate::limits::SLED_CACHE_BYTES);
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Err(::sled::Error::Io(cause))) => return Err(Error::io("opening", &path, cause)),
-            opened => guarded(|| opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
-        }
-        .map_err(|what| corrupt(format!("it does not open: {what}")))?;
+        let db = open_database::<E>(&path).await?;
 
         let number = |key: &[u8]| -> Result<Option<u64>, Error> {
             let value = guarded(|| db.get(key)).map_err(&corrupt)?;
@@ -279,6 +276,30 @@ impl<E: Env> Sled<E> {
         guarded(|| self.rows.db.flush()).map_err(foreign(&self.dir))?;
         self.sync_files().await?;
         self.write_mark(self.rows.store_id).await
+    }
+}
+
+/// Opens sled's own files. The directory's lock is ours, so a lock on the database that is still held is held by one of
+/// sled's threads that has not let go of the database that this process closed a moment ago: that one is waited for.
+async fn open_database<E: Env>(path: &Path) -> Result<::sled::Db, Error> {
+    let config = ::sled::Config::new()
+        .path(path)
+        .flush_every_ms(None)
+        .cache_capacity(crate::limits::SLED_CACHE_BYTES);
+    let patience = E::now() + LINGERS_MAX;
+    loop {
+        let opened = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Err(::sled::Error::Io(cause))) => {
+                // sled makes an error of its own of it, with the kernel's in the text only.
+                if cause.to_string().contains("could not acquire lock") && E::now() < patience {
+                    E::sleep(LOCK_PAUSE).await;
+                    continue;
+                }
+                return Err(Error::io("opening", path, cause));
+            }
+            opened => guarded(|| opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+        };
+        return opened.map_err(|what| Error::corrupt(path, 0, format!("it does not open: {what}")));
     }
 }
 

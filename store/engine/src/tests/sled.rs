@@ -1,6 +1,7 @@
 //! The guards around sled: what it lost is noticed, and its panics end nothing but the start.
 
 use std::path::Path;
+use std::time::Duration;
 
 use barque_store_env::real::{RealDisk, RealEnv};
 use barque_store_env::sim::{self, NodeId, SimEnv};
@@ -55,6 +56,26 @@ async fn a_database_that_came_back_older_is_refused() {
     std::fs::remove_file(dir.join("sled.mark")).unwrap();
     let error = start(dir).await.err().expect("no mark").to_string();
     assert!(error.contains("missing beside its database"), "{error}");
+}
+
+/// Its threads keep a closed database for a moment, with its lock.
+#[tokio::test]
+async fn a_database_that_sled_has_not_let_go_of_yet_is_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let mut now = start(home.path()).await.unwrap();
+    now.engine.commit(batch(2)).await.unwrap();
+    drop(now);
+    let lingering = std::fs::File::open(home.path().join("sled/db")).unwrap();
+    lingering.lock().unwrap();
+    let (begun, held_for) = (std::time::Instant::now(), Duration::from_millis(60));
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(held_for);
+        drop(lingering);
+    });
+    let now = start(home.path()).await.unwrap();
+    assert!(begun.elapsed() >= held_for, "opened beside a lock");
+    thread.join().unwrap();
+    assert_eq!(now.meta["applied"], "2");
 }
 
 fn copy_all(from: &Path, to: &Path) {
