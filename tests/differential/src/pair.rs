@@ -31,6 +31,8 @@ pub struct Pair {
     pub accepted: BTreeMap<Accepted, usize>,
     /// The revisions that were compacted.
     compactions: BTreeSet<i64>,
+    /// A watch of the past was created that etcd has perhaps not come to yet.
+    watches_the_past: bool,
 }
 
 impl Pair {
@@ -45,6 +47,7 @@ impl Pair {
             streams: Default::default(),
             accepted: BTreeMap::new(),
             compactions: BTreeSet::new(),
+            watches_the_past: false,
         })
     }
 
@@ -52,6 +55,9 @@ impl Pair {
     pub async fn step(&mut self, step: &Step) -> (Fields, Option<Difference>) {
         match step {
             Step::Call { path, sent } => {
+                if step.compacts().is_some() {
+                    self.catch_up().await;
+                }
                 let (etcd, barque) = self.both(path, sent, sent).await;
                 let (etcd, barque) = (flat(path, &etcd), flat(path, &barque));
                 let difference = self.compare(step, etcd.clone(), barque);
@@ -70,6 +76,13 @@ impl Pair {
             Step::Settle { replay, exact } => {
                 (Fields::new(), self.settle(step, *replay, *exact).await)
             }
+        }
+    }
+
+    /// Whether a watch of the past is overtaken by a compaction must not be a matter of luck.
+    async fn catch_up(&mut self) {
+        if std::mem::take(&mut self.watches_the_past) {
+            caught_up(&self.etcd.client).await;
         }
     }
 
@@ -129,6 +142,7 @@ impl Pair {
             streams.creates += 1;
             streams.negative |= create.start_revision < 0;
             streams.latest_start = streams.latest_start.max(create.start_revision);
+            self.watches_the_past |= create.start_revision > 0;
         }
         let body = framed(request);
         tokio::join!(
@@ -154,6 +168,7 @@ impl Pair {
         let least = if replay { REPLAY } else { QUIET };
         let mut logs: Vec<(Log, Log)> = vec![Default::default(); STREAMS];
         if replay {
+            self.watches_the_past = false;
             caught_up(&self.etcd.client).await;
         }
         loop {
