@@ -4,7 +4,7 @@
 //! Promise: a command is called new only when no earlier attempt of it can ever be carried out.
 //! Not here: clocks, locks, who asks (`worker`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use barque_store_state::*;
 
@@ -50,6 +50,8 @@ struct Numbers {
     done: BTreeMap<u64, Done>,
     /// By the first number: how many, and the term they were proposed in.
     proposed: BTreeMap<u64, (u64, u64)>,
+    /// Refused for good in the present term: an earlier attempt, which may still be on its way, must not be carried out.
+    refused: BTreeSet<u64>,
     /// When it was heard last, in turns.
     heard: u64,
 }
@@ -115,6 +117,9 @@ impl Ledger {
             if numbers.is_under_way(name.number, term) {
                 return Known::UnderWay;
             }
+            if numbers.refused.contains(&name.number) {
+                return Known::Forgotten;
+            }
         }
         match again {
             Some(after) if after < self.since => Known::Forgotten,
@@ -140,6 +145,27 @@ impl Ledger {
         }
     }
 
+    /// An attempt of this one that is not the first is answered with a refusal. No other attempt is carried out after it: not in
+    /// this term, for it is noted here, and not in a later one, for attempts are bound to their term. `open`: as in [`Origin`].
+    pub(crate) fn refused(&mut self, name: Name, open: u64) {
+        let numbers = self.numbers(&Origin {
+            at: 0,
+            count: 1,
+            member: name.member,
+            boot: name.boot,
+            first: name.number,
+            open,
+        });
+        numbers.refused.insert(name.number);
+        let oldest = match numbers.refused.len() > LEDGER_REFUSED_MAX {
+            true => numbers.refused.pop_first(),
+            false => None,
+        };
+        if let Some(oldest) = oldest {
+            self.heard((name.member, name.boot), oldest.saturating_add(1));
+        }
+    }
+
     /// The entry at `index` was applied.
     pub(crate) fn applied(
         &mut self,
@@ -154,6 +180,8 @@ impl Ledger {
             self.term = term;
             for numbers in self.senders.values_mut() {
                 numbers.proposed.retain(|_, (_, of)| *of >= term);
+                // Those were of an earlier term too: nothing is refused before an entry of the present one was applied.
+                numbers.refused.clear();
             }
         }
         for origin in origins {
@@ -193,6 +221,7 @@ impl Ledger {
     /// The state is another one now, which goes up to `since`; what it did on the way there was not seen.
     pub(crate) fn jump(&mut self, since: LogIndex) {
         self.since = self.since.max(since);
+        self.applied = self.applied.max(since);
     }
 
     /// The sender's, after hearing how far it has come.
@@ -227,6 +256,7 @@ impl Ledger {
             self.commands -= done.outcomes.len();
             self.bytes -= done.bytes;
         }
+        numbers.refused = numbers.refused.split_off(&open);
         while let Some(entry) = numbers.proposed.first_entry()
             && entry.key().saturating_add(entry.get().0) <= open
         {
@@ -267,12 +297,12 @@ impl Ledger {
     fn give_up_oldest(&mut self) {
         let quiet = self.senders.iter().filter(|(_, n)| n.proposed.is_empty());
         let oldest = quiet
-            .min_by_key(|(_, n)| n.heard)
+            .min_by_key(|(_, n)| (!n.refused.is_empty(), n.heard))
             .map(|(sender, _)| *sender);
         if let Some(oldest) = oldest {
             self.heard(oldest, u64::MAX);
             self.senders.remove(&oldest);
-            self.since = self.applied;
+            self.since = self.since.max(self.applied);
         }
     }
 }
@@ -406,6 +436,48 @@ mod tests {
             Known::Forgotten
         );
         assert_eq!(ledger.find(name(1), 2, Some(LogIndex(50))), Known::New);
+    }
+
+    /// A sender for which there is no room any more has whatever the received state holds behind it.
+    #[test]
+    fn forgetting_a_sender_after_a_jump_does_not_go_back() {
+        let mut ledger = Ledger::new(START);
+        ledger.applied(LogIndex(50), 2, &[], &[]);
+        ledger.jump(LogIndex(100));
+        for boot in 0..=LEDGER_SENDERS_MAX as u64 {
+            let origin = Origin {
+                boot: boot + 2,
+                ..origin(1, 1, 1)
+            };
+            ledger.proposed(3, &[origin]);
+            ledger.withdrawn(&[origin]);
+        }
+        assert_eq!(
+            ledger.find(name(1), 3, Some(LogIndex(60))),
+            Known::Forgotten
+        );
+    }
+
+    /// The answer to a second attempt says that nothing was done; then the first, which was held up, must not be.
+    #[test]
+    fn what_was_refused_is_not_carried_out_by_an_attempt_that_comes_late() {
+        let mut ledger = Ledger::new(START);
+        ledger.applied(LogIndex(11), 2, &[], &[]);
+        assert_eq!(ledger.find(name(5), 2, Some(START)), Known::New);
+        ledger.refused(name(5), 4);
+        assert_eq!(ledger.find(name(5), 2, None), Known::Forgotten);
+        assert_eq!(ledger.find(name(6), 2, None), Known::New);
+        // It goes when its sender asks no more, and in the next term, in which the late one does not count.
+        ledger.proposed(2, &[origin(7, 1, 6)]);
+        assert!(ledger.senders[&(F, 1)].refused.is_empty());
+        ledger.refused(name(8), 6);
+        ledger.applied(LogIndex(12), 3, &[], &[]);
+        assert_eq!(ledger.find(name(8), 3, None), Known::New);
+        for number in 0..=LEDGER_REFUSED_MAX as u64 {
+            ledger.refused(name(20 + number), 6);
+        }
+        assert_eq!(ledger.senders[&(F, 1)].refused.len(), LEDGER_REFUSED_MAX);
+        assert_eq!(ledger.find(name(20), 3, None), Known::Forgotten);
     }
 
     #[test]

@@ -155,6 +155,9 @@ const _: () = assert!(LEDGER_COMMANDS_MAX >= 2 * 7 * ENTRIES_IN_FLIGHT_MAX * ENT
 /// Bytes of those outcomes, and of the largest one that is kept: rows that were read or deleted hang on them. When full: likewise.
 pub const LEDGER_BYTES_MAX: usize = 16 << 20;
 pub const LEDGER_OUTCOME_BYTES_MAX: usize = 64 << 10;
+/// Commands of one sender that were refused at a later attempt than their first and are remembered for the rest of the term: all
+/// that it can have under way. When full: the lowest numbers are taken for given up.
+pub const LEDGER_REFUSED_MAX: usize = ENTRIES_IN_FLIGHT_MAX * ENTRY_COMMANDS_MAX;
 /// Starts of members' processes whose numbers are told apart: nine members, and the last starts of each. When full: the one that
 /// was not heard for the longest time is forgotten.
 pub const LEDGER_SENDERS_MAX: usize = 64;
@@ -162,6 +165,8 @@ pub const LEDGER_SENDERS_MAX: usize = 64;
 /// How long a command waits before it is sent again, or looked up, when nothing else wakes the queue: a leader's first entry is committed
 /// in some milliseconds.
 pub const RESEND_PAUSE: Duration = Duration::from_millis(10);
+/// And when the leader's queue was full.
+pub const BUSY_PAUSE: Duration = Duration::from_millis(50);
 pub const OWN_TERM_POLL: Duration = Duration::from_millis(1);
 
 /// How long a stop waits for what is under way to be answered, after leadership was handed over. Beyond: its outcome is told as unknown.

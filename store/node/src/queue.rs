@@ -60,6 +60,10 @@ impl Waiting {
     pub(crate) fn is_forwarded(&self) -> bool {
         matches!(self.reply, Reply::Peer(_))
     }
+    /// Nobody waits for it: the connection it came by has ended, and its sender takes its outcome for unknown.
+    fn is_given_up(&self) -> bool {
+        matches!(&self.reply, Reply::Peer(sender) if sender.is_closed())
+    }
     /// Whether it may have been carried out.
     pub(crate) fn is_again(&self) -> bool {
         self.number.is_some_and(|number| number.again)
@@ -128,6 +132,17 @@ impl Inner {
         }
         Some(waiting)
     }
+    fn is_full(&self, cost: usize) -> bool {
+        self.waiting.len() >= QUEUE_COMMANDS_MAX || self.bytes + cost > QUEUE_BYTES_MAX
+    }
+    /// Drops what nobody waits for.
+    fn prune(&mut self) {
+        for waiting in self.take_all() {
+            if !waiting.is_given_up() {
+                self.push_back(waiting);
+            }
+        }
+    }
     fn take_all(&mut self) -> VecDeque<Waiting> {
         self.bytes = 0;
         self.peers = 0;
@@ -164,19 +179,23 @@ impl Queue {
     /// Takes the commands in order; those that find the queue full or closed are answered at once.
     pub(crate) fn push(&self, commands: impl IntoIterator<Item = Waiting>) {
         let mut refused = Vec::new();
+        let mut pruned = false;
         {
             let mut inner = self.inner.lock();
             for waiting in commands {
                 let cost = cost(&waiting.command);
+                // Connections that break while nothing is taken leave copies behind of what is sent again over new ones.
+                if inner.is_full(cost) && waiting.is_forwarded() && !pruned {
+                    pruned = true;
+                    inner.prune();
+                }
                 if inner.closed || inner.draining {
                     refused.push(waiting.failed(Failure::Stopped));
                 } else if !waiting.is_again()
                     && let Some(refusal) = self.gate.refusal(&waiting.command)
                 {
                     refused.push((waiting.reply, Ok(refused_outcome(refusal))));
-                } else if inner.waiting.len() >= QUEUE_COMMANDS_MAX
-                    || inner.bytes + cost > QUEUE_BYTES_MAX
-                {
+                } else if inner.is_full(cost) {
                     refused.push(waiting.failed(Failure::Busy));
                 } else {
                     inner.push_back(waiting);
@@ -217,8 +236,11 @@ impl Queue {
             if !taken.is_empty() && bytes + cost > ENTRY_BYTES_MAX {
                 break;
             }
-            bytes += cost;
-            taken.push(inner.pop_front().expect("front was there"));
+            let next = inner.pop_front().expect("front was there");
+            if !next.is_given_up() {
+                bytes += cost;
+                taken.push(next);
+            }
         }
         inner.taken += taken.len();
         taken
@@ -289,6 +311,25 @@ impl Queue {
         }
         answer(out);
         earliest
+    }
+
+    /// Answers those past their deadline, while what waits can be taken in a moment only.
+    pub(crate) fn expire_late(&self, now: Instant) {
+        let mut out = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            let late = |waiting: &Waiting| waiting.deadline <= now;
+            if !inner.waiting.iter().any(late) {
+                return;
+            }
+            for waiting in inner.take_all() {
+                match late(&waiting) {
+                    true => out.push((waiting.reply, Err(Failure::Timeout))),
+                    false => inner.push_back(waiting),
+                }
+            }
+        }
+        answer(out);
     }
 
     pub(crate) fn close(&self) {

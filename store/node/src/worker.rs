@@ -118,9 +118,9 @@ impl<E: Env> Worker<E> {
                 Either::Right(_) => None,
             };
             if let Some(decided) = settled
-                && self.settle(&mut course, decided)
+                && let Some(pause) = self.settle(&mut course, decided)
             {
-                retry_at = Some(E::now() + RESEND_PAUSE);
+                retry_at = Some(E::now() + pause);
             }
         }
     }
@@ -132,6 +132,7 @@ impl<E: Env> Worker<E> {
         match view.leader {
             Some(leader) if leader == self.member && view.leads_until.is_some() => {
                 if self.queue.holds_again() && !self.knows_earlier_terms(view.term) {
+                    self.queue.expire_late(now);
                     return Some(now + OWN_TERM_POLL);
                 }
                 self.propose(&view, course)
@@ -181,7 +182,10 @@ impl<E: Env> Worker<E> {
                     batch.push(waiting);
                 }
                 Verdict::Later => later.push(waiting),
-                Verdict::Answer(answer) => answered.push((waiting.reply, answer)),
+                Verdict::Answer(answer) => {
+                    self.note(&waiting, &answer, course);
+                    answered.push((waiting.reply, answer));
+                }
             }
         }
         self.queue.answer(answered);
@@ -231,8 +235,22 @@ impl<E: Env> Worker<E> {
         wait
     }
 
+    /// A command that was sent before is refused now: the attempt before this one may still be on its way.
+    fn note(&self, waiting: &Waiting, answer: &Result<Outcome, Failure>, course: &Course) {
+        if let (Some(number), Ok(Outcome { result: Err(_), .. })) = (waiting.number, answer)
+            && number.again
+        {
+            let open = (number.from).map_or_else(|| self.open(course), |from| from.open);
+            let mut ledger = self.machine.ledger.lock();
+            ledger.refused(self.name(&number), open);
+        }
+    }
+
     /// What may have been carried out is looked up first: whatever is refused now, it was not refused then.
     fn verdict(&self, waiting: &Waiting, term: u64, pending: u64, changing: &mut bool) -> Verdict {
+        if self.machine.is_fenced() {
+            return Verdict::Answer(Err(Failure::Unknown));
+        }
         if let Some(number) = waiting.number {
             if number
                 .from
@@ -263,6 +281,10 @@ impl<E: Env> Worker<E> {
             {
                 return Verdict::Answer(Ok(refused_outcome(refusal)));
             }
+        }
+        // Decided on the members there are: an earlier term may have changed them.
+        if matches!(waiting.command, Command::Members(_)) && !self.knows_earlier_terms(term) {
+            return Verdict::Later;
         }
         if let Some(refusal) = self.unsafe_change(&waiting.command, changing) {
             return Verdict::Answer(Ok(refused_outcome(refusal)));
@@ -399,8 +421,8 @@ impl<E: Env> Worker<E> {
         }));
     }
 
-    /// Answers what is decided and puts back what is to be tried again. Returns whether anything was put back.
-    fn settle(&self, course: &mut Course, decided: Decided) -> bool {
+    /// Answers what is decided and puts back what is to be tried again. When anything was put back: how long to wait before that.
+    fn settle(&self, course: &mut Course, decided: Decided) -> Option<Duration> {
         course.growing -= decided.growth;
         course.changing &= !decided.changes_members();
         let not_appended = |result: &Result<Outcome, Failure>| {
@@ -410,6 +432,10 @@ impl<E: Env> Worker<E> {
             // An entry is appended as a whole or not at all.
             self.machine.ledger.lock().withdrawn(&decided.origins);
         }
+        let pause = match decided.results.contains(&Err(Failure::Busy)) {
+            true => BUSY_PAUSE,
+            false => RESEND_PAUSE,
+        };
         let now = E::now();
         let mut done = Vec::with_capacity(decided.batch.len());
         let mut again = Vec::new();
@@ -453,7 +479,7 @@ impl<E: Env> Worker<E> {
             });
         }
         self.queue.answer(done);
-        let retry = !again.is_empty();
+        let retry = (!again.is_empty()).then_some(pause);
         self.queue.push_front(again);
         // Only now: what was put back waits with its number, so that it stays asked for.
         if let Some(lowest) = decided.lowest {
