@@ -11,6 +11,8 @@ use barque_store_consensus::{Image, Piece};
 use barque_store_engine::{self as engine, RowId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::staging::INSTALLED;
+
 /// Named values with these beginnings are the receiver's own.
 const LOCAL: &str = "staging/";
 
@@ -104,7 +106,7 @@ impl Image for Sent {
         };
         let names = self.image.meta().range((after, Bound::Unbounded));
         let mut names = names
-            .filter(|(name, _)| !name.starts_with(LOCAL))
+            .filter(|(name, _)| !name.starts_with(LOCAL) && *name != INSTALLED)
             .peekable();
         let mut last = None;
         while let Some((name, value)) = names.next() {
@@ -236,8 +238,9 @@ mod tests {
                     rows: rows.clone(),
                     meta: meta.clone(),
                 };
-                held.meta
-                    .insert("staging/next".into(), "not for others".into());
+                for own in ["staging/next", INSTALLED] {
+                    held.meta.insert(own.into(), "not for others".into());
+                }
                 let sent = Sent {
                     image: Arc::new(held),
                     piece_bytes,

@@ -6,6 +6,7 @@
 //! Not here: what pieces hold (`pieces`), where directories are (`places`), the exchange itself (`persister`).
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use barque_store_consensus::{ImageRules, Offer, Piece, Staged, Staging, Working};
@@ -23,8 +24,9 @@ use crate::versions;
 
 /// Where the next piece begins; part of every commit of a state that is not whole.
 const NEXT: &str = "staging/next";
-/// The index of the state that was received whole and installed as it is: 8 bytes, little-endian.
-const INSTALLED: &str = "consensus/installed";
+/// The index of the state that was received whole and installed as it is: 8 bytes, little-endian. Of this member's own past, so
+/// that it is not sent to others.
+pub(crate) const INSTALLED: &str = "consensus/installed";
 
 /// Whether this is a state as it was received, with nothing carried out on top of it.
 pub(crate) fn is_installed(meta: &BTreeMap<String, Bytes>, index: u64) -> bool {
@@ -171,6 +173,21 @@ impl<E: Env> Depot<E> {
         installed.map(|()| restored)
     }
 
+    /// Whether so many bytes can still be received there. Not every file system tells.
+    async fn room(&self, place: &Path, bytes: u64) -> Result<(), String> {
+        let Ok(space) = self.disk.space(&place_of(place)).await else {
+            return Ok(());
+        };
+        let needed = bytes.saturating_add(DISK_RESERVE_BYTES_MIN);
+        match space.free >= needed {
+            true => Ok(()),
+            false => Err(format!(
+                "too little room for it: {} bytes free, {needed} needed",
+                space.free
+            )),
+        }
+    }
+
     /// Begins to receive a state, or goes on with what is there of it.
     pub(crate) async fn stage(self: Arc<Self>, offer: Offer) -> Result<Box<dyn Staging>, String> {
         let places = self.places.lock().await;
@@ -184,15 +201,10 @@ impl<E: Env> Depot<E> {
         }
         let staged = places.stage(&name).await;
         let mut begun = staged.map_err(|why| self.breaks(why))?;
-        // Not every file system tells.
-        if !begun && let Ok(space) = self.disk.space(&place_of(&place)).await {
-            let needed = offer.bytes.saturating_add(DISK_RESERVE_BYTES_MIN);
-            if space.free < needed {
-                return Err(format!(
-                    "too little room for it: {} bytes free, {needed} needed",
-                    space.free
-                ));
-            }
+        if !begun && let Err(why) = self.room(&place, offer.bytes).await {
+            // The offer comes again, and must not be taken for one that was begun.
+            places.discard().await.map_err(|why| self.breaks(why))?;
+            return Err(why);
         }
         let opened = loop {
             let mut restoring = Restoring::default();
@@ -201,8 +213,14 @@ impl<E: Env> Depot<E> {
                 engine::open_with::<E>(kind, disk, &place, &mut restoring, self.sizes).await;
             match opened {
                 Ok(opened) => break (opened, restoring),
-                // It was perhaps never whole: it is only a part of what can be had again.
-                Err(error) if begun && !matches!(error, engine::Error::Io { .. }) => {
+                // It was perhaps never whole: it is only a part of what can be had again. But one that is in use is not damaged.
+                Err(error)
+                    if begun
+                        && !matches!(
+                            error,
+                            engine::Error::Io { .. } | engine::Error::Locked { .. }
+                        ) =>
+                {
                     tracing::warn!(%error, "what was received of the state is damaged; it is received again");
                     let again = async {
                         places.discard().await?;
@@ -214,11 +232,19 @@ impl<E: Env> Depot<E> {
                 Err(error) => return Err(self.engine_failed(&error)),
             }
         };
-        drop(places);
         let (opened, restoring) = opened;
+        let there = opened.engine.space().live_bytes;
+        let left = offer.bytes.saturating_sub(there);
+        if begun && let Err(why) = self.room(&place, left).await {
+            drop(opened);
+            // Whoever filled the disk meanwhile needs the room more.
+            places.discard().await.map_err(|why| self.breaks(why))?;
+            return Err(why);
+        }
+        drop(places);
         let next = match opened.meta.get(NEXT) {
-            _ if opened.meta.contains_key(INSTALLED) => None,
             Some(next) => Some(next.clone()),
+            None if opened.meta.contains_key(INSTALLED) => None,
             None => Some(Bytes::new()),
         };
         tracing::debug!(resumed = begun, ?next, "a place for the state is ready");
@@ -236,7 +262,7 @@ impl<E: Env> Depot<E> {
 }
 
 /// The directory above, which is there.
-fn place_of(place: &std::path::Path) -> std::path::PathBuf {
+fn place_of(place: &Path) -> PathBuf {
     place.parent().unwrap_or(place).to_owned()
 }
 

@@ -172,6 +172,53 @@ fn a_transfer_goes_on_where_it_was_after_cuts_and_a_restart_of_the_receiver() {
     }
 }
 
+/// The second offer was once taken for one that was begun, and received until the disk was full.
+#[test]
+fn a_state_that_does_not_fit_is_not_begun_and_comes_once_there_is_room() {
+    sim::run(1, async {
+        let mut cluster = cluster(SLOW).await;
+        let away = cluster.left_behind().await;
+        // As much as is kept free in any case, and no room for the state on top of it.
+        let space = barque_store_env::Space {
+            free: (128 << 20) + 100,
+            total: 2 << 30,
+        };
+        sim::set_disk_space(NODES[away], Some(space));
+        cluster.boot(away).await;
+        for _ in 0..100 {
+            sim::sleep(MS * 50).await;
+            assert_eq!(received(away, "rows-2").await, 0);
+        }
+        assert_eq!(text(away, INSTALLED).await, None);
+        sim::set_disk_space(NODES[away], None);
+        cluster.equal().await;
+        assert!(text(away, INSTALLED).await.is_some());
+    });
+}
+
+/// What it had of the state took it longer to open than the sender was ready to wait, each time anew.
+#[test]
+fn a_receiver_whose_disk_is_slow_is_waited_for() {
+    sim::run(1, async {
+        let mut cluster = cluster(SLOW).await;
+        let away = cluster.left_behind().await;
+        let normal = sim::DiskProfile::default();
+        let slow = sim::DiskProfile {
+            sync: (MS * 2_200, MS * 2_500),
+            ..normal
+        };
+        sim::set_disk(NODES[away], slow);
+        cluster.boot(away).await;
+        let begun = sim::elapsed();
+        while text(away, INSTALLED).await.is_none() {
+            assert!(sim::elapsed() - begun < 300 * S, "it never has all of it");
+            sim::sleep(MS * 50).await;
+        }
+        sim::set_disk(NODES[away], normal);
+        cluster.equal().await;
+    });
+}
+
 #[test]
 fn another_leader_sends_its_own_state_when_the_sender_dies() {
     for seed in 1..=4 {

@@ -151,14 +151,14 @@ pub async fn take<E: Env>(
         bytes,
         "the state is taken anew from another member"
     );
-    let mut staging = stage(offer).await?;
+    let mut staging = image::telling::<E, _>(&mut write, stage(offer)).await?;
     let (mut asked, mut taken, mut told) = (0, 0, E::now());
     while let Some(place) = staging.next() {
         let begun = E::now();
         asked += 1;
         let piece = image::ask_piece::<E>(&mut read, &mut write, asked, place).await?;
         let length = piece.body.len() as u64;
-        staging.take(piece).await?;
+        image::telling::<E, _>(&mut write, staging.take(piece)).await?;
         taken += length;
         let now = E::now();
         if now.saturating_since(told) >= limits::FETCH_TELL {

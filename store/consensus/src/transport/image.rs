@@ -127,8 +127,8 @@ pub struct Receiving {
     /// Whose state is being received: votes only go up. Counts the attempts.
     newest: Mutex<(u64, Option<Vote>)>,
     attempt: watch::Sender<u64>,
-    /// Held by the attempt that has the directory.
-    directory: tokio::sync::Mutex<()>,
+    /// Held by the attempt that has the directory, and by Raft while it installs what came of it.
+    directory: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Receiving {
@@ -138,7 +138,7 @@ impl Receiving {
             rules,
             newest: Mutex::default(),
             attempt: watch::channel(0).0,
-            directory: tokio::sync::Mutex::new(()),
+            directory: Arc::default(),
         }
     }
 
@@ -203,7 +203,7 @@ async fn receive<E: Env>(
     let newer = || "a newer offer came".to_owned();
     let (attempt, mut attempts) = receiving.begin(vote).ok_or_else(newer)?;
     // The one before ends at its next step.
-    let _directory = receiving.directory.lock().await;
+    let directory = receiving.directory.clone().lock_owned().await;
     if attempts.get() != attempt {
         return Err(newer());
     }
@@ -213,7 +213,7 @@ async fn receive<E: Env>(
         bytes = offer.bytes,
         "receiving the state of another member"
     );
-    let mut staging = receiving.machine.stage(offer).await?;
+    let mut staging = telling::<E, _>(write, receiving.machine.stage(offer)).await?;
     let mut asked = 0;
     while let Some(place) = staging.next() {
         let begun = E::now();
@@ -226,20 +226,31 @@ async fn receive<E: Env>(
             }
         };
         let bytes = piece.body.len() as u64;
-        staging.take(piece).await?;
+        telling::<E, _>(write, staging.take(piece)).await?;
         let took = E::now().saturating_since(begun);
         E::sleep(pause(&receiving.rules, bytes, took)).await;
         if attempts.get() != attempt {
             return Err(newer());
         }
     }
-    let installing = install(served, vote, id, membership, staging);
-    let mut installing = std::pin::pin!(installing);
+    // Not ended with this connection: Raft would go on, and another attempt clear the directory under it.
+    let served = served.clone();
+    let installing = E::spawn("install state", async move {
+        let _directory = directory;
+        install(&served, vote, id, membership, staging).await
+    });
+    let installed = telling::<E, _>(write, installing).await;
+    installed.unwrap_or_else(|_| Err("the member stops".to_owned()))
+}
+
+/// Does something that takes its time, and tells the other end again and again that it is not for nothing that it waits: it could not
+/// tell this from a connection that is dead.
+pub async fn telling<E: Env, F: Future>(write: &mut WriteOf<E>, work: F) -> F::Output {
+    let mut work = std::pin::pin!(work);
     loop {
-        match select(&mut installing, E::sleep(limits::IMAGE_PROBE)).await {
-            Either::Left((installed, _)) => return installed,
-            // Otherwise the sender could not tell this from a connection that is dead. One that is gone does not matter: what
-            // is installed is offered again otherwise.
+        match select(&mut work, E::sleep(limits::IMAGE_PROBE)).await {
+            Either::Left((done, _)) => return done,
+            // One that is gone does not matter: what was done so far is found again.
             Either::Right(_) => {
                 let waiting = Frame::encode(Kind::Waiting, 0, &());
                 let _ = E::timeout(limits::IMAGE_PROBE, write.write_all(waiting)).await;
