@@ -13,6 +13,7 @@ macro_rules! say {
 }
 
 mod agents;
+mod ending;
 mod etcd;
 mod kubeconfig;
 mod master;

@@ -12,6 +12,7 @@ use barque_store_rpc::TlsFiles;
 use barque_store_server::{EtcdFront, Handle, Pages};
 use tracing::{error, info, warn};
 
+use crate::ending::Ending;
 use crate::signals::{self, StopSignal};
 use crate::store_flags::StoreFlags;
 use crate::store_thread::StoreThread;
@@ -39,8 +40,8 @@ pub fn run(
     let starting = StoreThread::start(config, net, stop.as_mut());
     let store = match runtime.block_on(starting)? {
         Ok(store) => store,
-        Err(signal) => {
-            signal.die();
+        Err(ending) => {
+            ending.die();
             return Ok(());
         }
     };
@@ -90,30 +91,6 @@ fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, Failu
     })
 }
 
-/// Why a member that can be trusted ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    Signal(StopSignal),
-    /// It was removed from the cluster. As etcd's, it ends with success: starting it again would be of no use.
-    Removed,
-}
-
-impl Ending {
-    /// Ends the process as it was asked to, after everything was stopped in order.
-    fn die(self) {
-        if let Ending::Signal(signal) = self {
-            signal.die();
-        }
-    }
-}
-
-fn removed() -> Ending {
-    error!(
-        "the member has been permanently removed from the cluster; the data-dir used by this member must be removed"
-    );
-    Ending::Removed
-}
-
 /// How long a leader that is asked to stop looks for somebody to hand leadership to.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
@@ -130,7 +107,7 @@ async fn caught_up(
         let deadline = RealEnv::now() + CAUGHT_UP_TRY;
         tokio::select! {
             signal = stop.as_mut() => return Some(Ending::Signal(signal)),
-            () = gone.as_mut() => return Some(removed()),
+            () = gone.as_mut() => return Some(Ending::removed()),
             reason = store.failed() => failed(&reason),
             read = store.read_index(deadline) => {
                 if read.is_ok() {
@@ -194,7 +171,7 @@ async fn until_stopped(
             store.hand_over(RealEnv::now() + HAND_OVER_MAX).await;
             Ok(Ending::Signal(signal))
         }
-        () = store.removed() => Ok(removed()),
+        () = store.removed() => Ok(Ending::removed()),
         reason = store.failed() => failed(&reason),
     }
 }

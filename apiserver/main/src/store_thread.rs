@@ -7,6 +7,7 @@ use barque_store_node::{Config, Store};
 use tokio::sync::oneshot;
 
 use crate::Failure;
+use crate::ending::Ending;
 use crate::signals::StopSignal;
 
 pub struct StoreThread {
@@ -30,13 +31,14 @@ fn abort_on_panic() {
 }
 
 impl StoreThread {
-    /// Starts the member; resolves once it takes part, or with the signal when `stop` comes first: a member that takes its state
-    /// anew, or looks for the cluster it is to join, may be long at it. It is as a crash for it then, and nothing was promised yet.
+    /// Starts the member; resolves once it takes part, or with why it ends before: when `stop` comes first (a member that takes its
+    /// state anew, or looks for the cluster it is to join, may be long at it; it is as a crash for it then, and nothing was promised
+    /// yet), or when it hears that it was removed.
     pub async fn start(
         config: Config,
         net: RealNet,
         stop: impl Future<Output = StopSignal>,
-    ) -> Result<Result<StoreThread, StopSignal>, Failure> {
+    ) -> Result<Result<StoreThread, Ending>, Failure> {
         abort_on_panic();
         let (started, result) = oneshot::channel();
         let (stopping, stopped) = oneshot::channel::<()>();
@@ -57,23 +59,23 @@ impl StoreThread {
                 runtime.block_on(async move {
                     match Store::<RealEnv>::start(config, RealDisk, net).await {
                         Ok(store) => {
-                            drop(started.send(Ok(store.clone())));
+                            drop(started.send(Ok(Ok(store.clone()))));
                             // Either way the member stops: asked to, or because its owner is gone.
                             let _ = stopped.await;
                             store.shutdown().await;
                         }
-                        Err(error) => drop(started.send(Err(Failure::new(error.to_string())))),
+                        Err(error) => drop(started.send(Ending::of_start(error).map(Err))),
                     }
                 });
             })
             .map_err(|cause| Failure::new(format!("cannot start the store's thread: {cause}")))?;
-        let store = tokio::select! {
-            signal = stop => return Ok(Err(signal)),
+        let started = tokio::select! {
+            signal = stop => return Ok(Err(Ending::Signal(signal))),
             result = result => result.map_err(|_| {
                 Failure::new("the store's thread ended before it had started; its log tells why".into())
             })??,
         };
-        Ok(Ok(StoreThread {
+        Ok(started.map(|store| StoreThread {
             store,
             stop: stopping,
             thread,

@@ -44,7 +44,10 @@ pub enum RefetchError {
     /// Its log is damaged, or does not go with what the others have.
     #[error("log: {0}")]
     Log(String),
-    /// The cluster does not know this member any more.
+    /// It was removed from the cluster.
+    #[error("{0}")]
+    Removed(String),
+    /// The cluster knows this member with another directory.
     #[error("{0}")]
     Refused(String),
 }
@@ -190,6 +193,7 @@ impl<E: Env> Seeker<'_, E> {
                     vain.leaderless = true;
                     "it knows no leader".to_owned()
                 }
+                Err(NotTaken::Removed(why)) => return Err(RefetchError::Removed(why)),
                 Err(NotTaken::Refused(why)) => return Err(RefetchError::Refused(why)),
                 Err(NotTaken::Other(why)) => why,
             };

@@ -137,6 +137,7 @@ impl<E: Env> Opening<'_, E> {
         };
         let staged = fetched.map_err(|error| match error {
             RefetchError::Log(_) => self.failed(error.to_string()),
+            RefetchError::Removed(why) => StartError::Removed(why),
             RefetchError::Refused(why) => StartError::Other(why),
         })?;
         let restored = depot.adopt(staged).await.map_err(|why| self.failed(why))?;

@@ -449,6 +449,10 @@ pub enum StartError {
     DataDir { dir: PathBuf, reason: String },
     #[error("cannot listen for peers on {addr}: {cause}")]
     Listen { addr: String, cause: std::io::Error },
+    /// The member was removed from the cluster, and heard it before it ran. As [`Store::removed`]: no failure, and starting it again
+    /// is of no use.
+    #[error("{0}")]
+    Removed(String),
     #[error("{0}")]
     Other(String),
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Env, Instant};
-use barque_store_node::{Config, Sizes, SpaceRules, Status, Store, ids};
+use barque_store_node::{Config, Sizes, SpaceRules, StartError, Status, Store, ids};
 use barque_store_state::{MemberId, MemberInfo};
 use futures::future::Either;
 use parking_lot::Mutex;
@@ -25,8 +25,6 @@ pub const MACHINES: u32 = 7;
 
 /// Why a removed member's process ends.
 const REMOVED: &str = "it was removed from the cluster";
-/// And how it ends when it hears that before it runs.
-const REMOVED_MEANWHILE: &str = "was removed from the cluster";
 /// After so long whoever looks after a member starts it again.
 const RESTARTED_AFTER: Duration = Duration::from_secs(1);
 
@@ -268,6 +266,8 @@ impl Cluster {
         sim::spawn_on(node, "member", async move {
             let config = cluster.config(node);
             let why = match Store::start(config, sim::disk(node), sim::net(node)).await {
+                // One that takes its state anew hears it before it runs.
+                Err(StartError::Removed(_)) => REMOVED.to_owned(),
                 Err(e) => format!("cannot start: {e}"),
                 Ok(store) => {
                     let revision = store.revision().0;
@@ -322,7 +322,7 @@ impl Cluster {
             machine.ends += 1;
             (machine.condition, matches!(machine.life, Life::Starting))
         };
-        if why == REMOVED || condition.rotten && why.ends_with(REMOVED_MEANWHILE) {
+        if why == REMOVED {
             self.journal.event(node, "✗ ends: it was removed");
             self.end(node, End::Killed);
             return self.leaves(node);

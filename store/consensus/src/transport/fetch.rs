@@ -113,7 +113,9 @@ fn heard<E: Env>(served: &Served<E>, now: Instant) -> Option<MemberId> {
 pub enum NotTaken {
     /// It does not lead; whom it hears as the leader.
     NotLeader(Option<MemberId>),
-    /// No member will ever give this one anything.
+    /// This member was removed from the cluster.
+    Removed(String),
+    /// The cluster knows this member with another directory: none will ever give it anything.
     Refused(String),
     Other(String),
 }
@@ -191,7 +193,12 @@ async fn ask_for<E: Env>(
             .map_err(|error| match error {
                 join::JoinError::Refused {
                     reason,
-                    lasting: true,
+                    code: Refusal::Removed,
+                    ..
+                } => NotTaken::Removed(reason),
+                join::JoinError::Refused {
+                    reason,
+                    code: Refusal::Wiped,
                     ..
                 } => NotTaken::Refused(reason),
                 other => NotTaken::Other(other.to_string()),

@@ -28,8 +28,8 @@ pub enum JoinError {
     Refused {
         addr: String,
         reason: String,
-        /// Whether it will for ever: the asker was removed, or its directory was wiped.
-        lasting: bool,
+        /// What the asker has to act on; a code unknown to this program is `Unspecified`.
+        code: Refusal,
     },
     #[error("{addr} does not speak this protocol: {cause}")]
     Protocol { addr: String, cause: FrameError },
@@ -82,10 +82,7 @@ pub async fn greet<E: Env>(
             Err(JoinError::Refused {
                 addr: addr.to_owned(),
                 reason: refused.reason,
-                lasting: matches!(
-                    Refusal::try_from(refused.code),
-                    Ok(Refusal::Wiped | Refusal::Removed)
-                ),
+                code: Refusal::try_from(refused.code).unwrap_or(Refusal::Unspecified),
             })
         }
         other => Err(protocol(FrameError::Kind(other as u8))),
