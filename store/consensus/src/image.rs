@@ -24,9 +24,10 @@ pub struct Pinned {
 
 /// Reads a pinned state. Called on the thread that sends it: a piece costs one read of its length.
 pub trait Image: Send + Sync + 'static {
-    /// The piece that begins at `from`; empty is the beginning, anything else came from [`Piece::next`]. An error means
-    /// that the state is damaged here: this member can no longer trust its disk.
-    fn piece(&self, from: &[u8]) -> Result<Piece, String>;
+    /// The piece that begins at `from`; empty is the beginning, anything else should have come from [`Piece::next`]. `None`: no
+    /// piece begins there, which is the asker's fault. An error means that the state is damaged here: this member can no longer
+    /// trust its disk.
+    fn piece(&self, from: &[u8]) -> Result<Option<Piece>, String>;
 }
 
 /// A part of a state, at most [`limits::IMAGE_PIECE_BYTES`] long unless one row in it is longer.

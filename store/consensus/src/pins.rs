@@ -32,8 +32,8 @@ impl Held {
     pub fn touch(&self, now: Instant) {
         self.touched.fetch_max(now.0, Ordering::Relaxed);
     }
-    /// A piece; damage ends the member.
-    pub fn piece(&self, from: &[u8]) -> Result<Piece, String> {
+    /// A piece; `None`, when none begins there. Damage ends the member; a place that another member made up must not.
+    pub fn piece(&self, from: &[u8]) -> Result<Option<Piece>, String> {
         let piece = self.image.piece(from);
         piece.inspect_err(|reason| self.machine.damaged(reason))
     }
@@ -153,22 +153,29 @@ mod tests {
     use super::*;
     use crate::Pinned;
 
-    struct Nothing;
-    impl Image for Nothing {
-        fn piece(&self, _: &[u8]) -> Result<Piece, String> {
-            Err("there is none".to_owned())
+    /// Begins with damage, and nothing begins elsewhere.
+    struct Torn;
+    impl Image for Torn {
+        fn piece(&self, from: &[u8]) -> Result<Option<Piece>, String> {
+            match from.is_empty() {
+                true => Err("a row is damaged".to_owned()),
+                false => Ok(None),
+            }
         }
     }
 
     /// Goes on by ten entries whenever it is asked.
     #[derive(Default)]
-    struct Steps(AtomicU64);
+    struct Steps {
+        last: AtomicU64,
+        damaged: AtomicBool,
+    }
     impl Machine for Steps {
         fn apply(&self, _: LogIndex, _: u64, _: Option<&Entry>) -> Result<Vec<Outcome>, String> {
             Ok(Vec::new())
         }
         fn pin(&self) -> Result<Option<Pinned>, String> {
-            let index = LogIndex(self.0.fetch_add(10, Ordering::Relaxed) + 10);
+            let index = LogIndex(self.last.fetch_add(10, Ordering::Relaxed) + 10);
             let mark = Mark {
                 index,
                 term: 1,
@@ -177,8 +184,11 @@ mod tests {
             Ok(Some(Pinned {
                 mark,
                 bytes: 0,
-                image: Arc::new(Nothing),
+                image: Arc::new(Torn),
             }))
+        }
+        fn damaged(&self, _: &str) {
+            self.damaged.store(true, Ordering::Relaxed);
         }
     }
 
@@ -200,6 +210,21 @@ mod tests {
             let _under_way = Use::begin(first.clone(), SimEnv::now());
             assert_eq!(get(Some(first.id.index)), first.id.index);
             assert_eq!(get(Some(first.id.index + 1)), first.id.index + 10);
+        });
+    }
+
+    /// It counted as damage of the member that was asked: one faulty asker could have ended every member of the cluster.
+    #[test]
+    fn a_malformed_place_is_no_damage_of_the_member_that_is_asked() {
+        sim::run(1, async {
+            let machine = Arc::new(Steps::default());
+            let pins = Pins::<SimEnv>::new(machine.clone(), true);
+            pins.open();
+            let held = pins.get(None).expect("no damage").expect("a state");
+            assert_eq!(held.piece(b"nowhere"), Ok(None));
+            assert!(!machine.damaged.load(Ordering::Relaxed));
+            assert!(held.piece(b"").is_err());
+            assert!(machine.damaged.load(Ordering::Relaxed));
         });
     }
 }

@@ -76,8 +76,10 @@ pub(crate) struct Sent {
 }
 
 impl Image for Sent {
-    fn piece(&self, from: &[u8]) -> Result<Piece, String> {
-        let place = Place::decode(from).ok_or("a place that is none")?;
+    fn piece(&self, from: &[u8]) -> Result<Option<Piece>, String> {
+        let Some(place) = Place::decode(from) else {
+            return Ok(None);
+        };
         let mut body = BytesMut::with_capacity(self.piece_bytes + (64 << 10));
         let after = match place {
             Place::Rows(from) => {
@@ -95,10 +97,10 @@ impl Image for Sent {
                         body.put_u32_le(row.len() as u32);
                         body.put_slice(&row);
                     }
-                    return Ok(Piece {
+                    return Ok(Some(Piece {
                         body: body.freeze(),
                         next: Some(following),
-                    });
+                    }));
                 }
                 Bound::Unbounded
             }
@@ -120,10 +122,10 @@ impl Image for Sent {
                 break;
             }
         }
-        Ok(Piece {
+        Ok(Some(Piece {
             body: body.freeze(),
             next: last,
-        })
+        }))
     }
 }
 
@@ -203,6 +205,12 @@ mod tests {
         }
     }
 
+    /// The piece that begins at a place of the state's own.
+    fn piece(sent: &Sent, from: &[u8]) -> Piece {
+        let piece = sent.piece(from).expect("readable");
+        piece.expect("it begins there")
+    }
+
     fn row(main: u64, sub: u32, len: usize) -> (RowId, Bytes) {
         (RowId { main, sub }, Bytes::from(vec![main as u8; len]))
     }
@@ -249,7 +257,7 @@ mod tests {
                 let mut at = Some(Bytes::new());
                 let mut pieces = 0;
                 while let Some(from) = at {
-                    let Piece { body, next } = sent.piece(&from).expect("readable");
+                    let Piece { body, next } = piece(&sent, &from);
                     let contents = Contents::of(body).expect("its own piece");
                     got.rows.extend(contents.rows);
                     got.names.extend(contents.names);
@@ -263,16 +271,26 @@ mod tests {
         }
     }
 
+    /// It was told as an error, which is damage of this member's.
+    #[test]
+    fn a_place_that_is_none_has_no_piece_and_is_no_damage() {
+        let sent = Sent {
+            image: Arc::new(all()),
+            piece_bytes: 1 << 20,
+        };
+        for place in [vec![9], vec![ROW, 1], vec![NAME, 0xff]] {
+            assert_eq!(sent.piece(&place), Ok(None), "{place:?}");
+        }
+    }
+
     #[test]
     fn what_is_cut_does_not_parse() {
         let sent = Sent {
             image: Arc::new(all()),
             piece_bytes: 1 << 20,
         };
-        let whole = sent.piece(&[]).expect("readable");
-        let names = sent
-            .piece(&whole.next.expect("the names follow"))
-            .expect("readable");
+        let whole = piece(&sent, &[]);
+        let names = piece(&sent, &whole.next.expect("the names follow"));
         for body in [whole.body, names.body] {
             let entire = Contents::of(body.clone()).expect("its own");
             for cut in 1..body.len() {
@@ -285,7 +303,6 @@ mod tests {
                 }
             }
         }
-        assert!(sent.piece(&[9]).is_err() && sent.piece(&[ROW, 1]).is_err());
         assert!(Contents::of(Bytes::from_static(&[7])).is_err());
     }
 }

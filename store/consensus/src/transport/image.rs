@@ -73,7 +73,11 @@ pub async fn hand_over<E: Env>(
             Kind::AskPiece => {
                 held.touch(E::now());
                 let ask = frame.parse::<AskPieceBody>().map_err(|e| e.to_string())?;
-                let Piece { body, next } = held.piece(&ask.from)?;
+                let Some(Piece { body, next }) = held.piece(&ask.from)? else {
+                    let error = ErrorBody::new(ErrorCode::Malformed, "no piece begins there");
+                    say::<E>(write, Frame::encode(Kind::Error, frame.id, &error)).await?;
+                    return Err("the member asked for a piece that begins nowhere".into());
+                };
                 patience = match next {
                     Some(_) => limits::IMAGE_IDLE_MAX,
                     None => limits::IMAGE_INSTALL_MAX,
