@@ -147,6 +147,8 @@ mod tests {
                     )
                 })
                 .collect(),
+            addresses: BTreeSet::new(),
+            address_of: |_| None,
             founds: true,
             heartbeat: Duration::from_millis(heartbeat),
             election: Duration::from_millis(election),

@@ -2,7 +2,7 @@
 //! guards of DECISIONS.md. Promise: what `propose` answered with an outcome is on a majority's disks; `NotLeader` means
 //! no log index was ever assigned; `View::leads_until` never overlaps between two members.
 //! Not here: what a command means (`store/state`), which commands share an entry and when to try again (`store/node`).
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -173,6 +173,10 @@ pub struct Config {
     /// Where the members are, as far as is known at the start: the first voters of a new cluster (this one included), or
     /// those that a joining or restarted member knows.
     pub peers: BTreeMap<MemberId, Peer>,
+    /// `host:port` where members may be, whoever they are now. Asked while neither `peers` nor a membership names anybody.
+    pub addresses: BTreeSet<String>,
+    /// `host:port` of a member with these peer URLs.
+    pub address_of: fn(&[String]) -> Option<String>,
     /// With an empty log, `peers` found the cluster. False: the cluster is there, and its leader will tell this member.
     pub founds: bool,
     pub heartbeat: Duration,

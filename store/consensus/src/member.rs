@@ -1,7 +1,7 @@
 //! One running member: start and stop, proposals, the view of leadership, hand-over.
 //! Not here: read indexes (`reads`), the guards' arithmetic (`guard`), bytes on the wire (`transport`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,6 +45,9 @@ pub struct Inner<E: Env> {
     pub(crate) failed_log: Arc<Failed<E>>,
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) links: Arc<Links<E>>,
+    /// As in [`Config`].
+    pub(crate) addresses: BTreeSet<String>,
+    pub(crate) address_of: fn(&[String]) -> Option<String>,
     heard: Arc<Heard>,
     guard: VoteGuard,
     admission: Arc<Admission>,
@@ -177,6 +180,8 @@ impl<E: Env> Inner<E> {
             failed_log,
             applied,
             links,
+            addresses: config.addresses.clone(),
+            address_of: config.address_of,
             heard: heard.clone(),
             guard: vote_guard,
             admission: Admission::new(match config.guards.admission {

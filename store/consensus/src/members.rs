@@ -176,10 +176,34 @@ impl<E: Env> Inner<E> {
             if self.view().leader.is_some() {
                 continue;
             }
+            if self.links.all().is_empty() && self.membership().nodes.is_empty() {
+                self.find_others().await;
+            }
             for (_, link) in self.links.all() {
                 let asked = link.peer.connect(Lane::Requests);
                 // What it answers is for others to act on (`Directories`); one that is away says nothing.
                 let _ = E::timeout(self.timing.election, asked).await;
+            }
+        }
+    }
+
+    /// Makes ways to the members that somebody at one of the known addresses tells of. A member that was removed before it had a
+    /// state or a membership knows of nobody, and would ask nobody.
+    async fn find_others(&self) {
+        for addr in &self.addresses {
+            let told = self
+                .links
+                .told_at(addr, self.timing.election, self.address_of)
+                .await;
+            // A membership that came meanwhile is what counts, and has its ways (`follow_membership`).
+            if !self.membership().nodes.is_empty() {
+                return;
+            }
+            for (id, addr) in &told {
+                self.links.to(*id, addr);
+            }
+            if !told.is_empty() {
+                return;
             }
         }
     }

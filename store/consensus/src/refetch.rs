@@ -213,12 +213,8 @@ impl<E: Env> Seeker<'_, E> {
         for (addr, known) in futures::future::join_all(asked).await {
             match known {
                 Ok(known) if known.cluster_id == self.me.cluster_id => {
-                    for member in known.members {
-                        if member.id != self.me.member
-                            && let Some(at) = (self.config.address_of)(&member.peer_urls)
-                        {
-                            others.entry(member.id).or_insert(at);
-                        }
+                    for (id, at) in known.others(self.me.member, self.config.address_of) {
+                        others.entry(id).or_insert(at);
                     }
                 }
                 Ok(known) => {

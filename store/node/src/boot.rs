@@ -1,6 +1,6 @@
 //! The order of a start: check the flags, claim the directory, recover through consensus, then serve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,6 +163,11 @@ pub(crate) async fn start<E: Env>(
     let founds = !config.joins && named == member;
     let founders = if founds { founders } else { Vec::new() };
     let peers = peers(&state, &founders);
+    // Only a member that has neither a state nor founded the cluster asks there: it may have been removed before it heard anything.
+    let elsewhere = match peers.is_empty() {
+        true => addresses::known(&config, &disk, &dir).await?,
+        false => BTreeSet::new(),
+    };
     let no_members = state.cluster().wanted().is_empty();
     versions::check(&state).map_err(in_rows)?;
     state.set_cache_budget(config.value_cache_bytes);
@@ -187,6 +192,8 @@ pub(crate) async fn start<E: Env>(
             dir: dir.join("wal"),
             listen: config.listen_peer.clone(),
             peers,
+            addresses: elsewhere,
+            address_of: |urls| membership::peer(urls).map(|peer| peer.addr),
             // A state that knows its members has been founded.
             founds: founds && no_members,
             heartbeat: config.heartbeat,

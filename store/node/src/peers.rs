@@ -1,7 +1,7 @@
-//! Where the other members were when they were last known: a small file that a start reads which cannot use its state
-//! (FORMAT.md). The state itself has the members, and the log only the newest changes.
+//! Where the other members were when they were last known: a small file that a start reads which cannot use its state, or has
+//! none (FORMAT.md). The state itself has the members, and the log only the newest changes.
 //! Promise: it follows Raft's membership within [`PEERS_INTERVAL`].
-//! Not here: who asks them, and for what (`anew`).
+//! Not here: who asks them, and for what (`anew`, `consensus`).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

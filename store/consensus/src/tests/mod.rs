@@ -183,6 +183,8 @@ pub fn config(member: u64, peers: &[(u64, String)], dir: PathBuf) -> Config {
             .iter()
             .map(|(id, addr)| (MemberId(*id), Peer { addr: addr.clone() }))
             .collect::<BTreeMap<_, _>>(),
+        addresses: Default::default(),
+        address_of: |_| None,
         founds: true,
         heartbeat: Duration::from_millis(50),
         election: Duration::from_millis(500),

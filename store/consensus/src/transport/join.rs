@@ -1,5 +1,6 @@
-//! How somebody who is to join learns who the cluster is: one question to any member.
+//! How somebody who is to join, or knows no other member, learns who the cluster is: one question to any member.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use barque_store_env::{Conn, Env, Net, WriteHalf};
@@ -16,6 +17,20 @@ use crate::limits;
 pub struct Known {
     pub cluster_id: u64,
     pub members: Vec<MemberInfo>,
+}
+
+impl Known {
+    /// The members other than `me`, and where they are: without those whose peer URLs `address_of` makes no address of.
+    pub(crate) fn others(
+        &self,
+        me: MemberId,
+        address_of: fn(&[String]) -> Option<String>,
+    ) -> BTreeMap<MemberId, String> {
+        let others = self.members.iter().filter(|member| member.id != me);
+        others
+            .filter_map(|member| Some((member.id, address_of(&member.peer_urls)?)))
+            .collect()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -116,4 +131,26 @@ async fn asked<E: Env>(net: &E::Net, addr: &str) -> Result<Known, JoinError> {
         cluster_id: reply.cluster_id,
         members: members.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_those_that_can_be_reached() {
+        let member = |id, url: &str| MemberInfo {
+            id: MemberId(id),
+            peer_urls: vec![url.to_owned()],
+            ..MemberInfo::default()
+        };
+        let known = Known {
+            cluster_id: 1,
+            members: vec![member(1, "at a:1"), member(2, "at b:1"), member(3, "none")],
+        };
+        let others = known.others(MemberId(1), |urls| {
+            Some(urls.first()?.strip_prefix("at ")?.to_owned())
+        });
+        assert_eq!(others, BTreeMap::from([(MemberId(2), "b:1".to_owned())]));
+    }
 }

@@ -266,6 +266,21 @@ impl<E: Env> Links<E> {
         links.insert(member, link.clone());
         link
     }
+    /// The other members of this cluster, and where they are, as whoever is at `addr` (`host:port`) tells; none, when nobody of this
+    /// cluster answers there in time.
+    pub async fn told_at(
+        &self,
+        addr: &str,
+        timeout: Duration,
+        address_of: fn(&[String]) -> Option<String>,
+    ) -> BTreeMap<MemberId, String> {
+        match join::ask::<E>(&self.net, addr, timeout).await {
+            Ok(known) if known.cluster_id == self.me.cluster_id => {
+                known.others(self.me.member, address_of)
+            }
+            Ok(_) | Err(_) => BTreeMap::new(),
+        }
+    }
     /// These are the others now.
     pub fn follow(&self, others: &BTreeMap<MemberId, String>) {
         self.links.lock().retain(|id, _| others.contains_key(id));
