@@ -19,7 +19,7 @@ use crate::log_store::LogStore;
 use crate::transport::fetch::{self, FetchBody, NotTaken, Stage};
 use crate::transport::{Identity, join};
 use crate::types::outer;
-use crate::{Guards, ImageRules, Staged, limits, machine};
+use crate::{Guards, ImageRules, Staged, limits};
 
 /// Who takes its state anew, and where to look for one.
 #[derive(Clone, Debug)]
@@ -175,10 +175,8 @@ impl<E: Env> Seeker<'_, E> {
             )
             .await;
             let why = match taken {
-                Ok((mark, staging)) => match staging.finish().await {
+                Ok((state, staging)) => match staging.finish().await {
                     Ok(staged) => {
-                        let state = machine::stored(&mark).map_err(log_error)?;
-                        let (state, _) = state.ok_or_else(|| log_error("a state of nothing"))?;
                         // As where a running member installs one (guard 10): before the state counts.
                         self.log.give_way(state).await.map_err(log_error)?;
                         return Ok(Ok(staged));

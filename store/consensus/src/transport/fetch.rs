@@ -14,9 +14,10 @@ use super::frame::{Frame, FrameError, Kind, Reader};
 use super::serve::Served;
 use super::wire::*;
 use super::{Identity, ReadOf, WriteOf, image, join};
+use crate::machine::stored;
 use crate::pins::{Held, Use};
 use crate::record::VoteRecord;
-use crate::types::{inner, outer};
+use crate::types::{LogId, inner, outer};
 use crate::{ImageRules, Mark, Offer, ProposeError, Staging, Working, limits, member};
 
 #[derive(Clone, PartialEq, Message)]
@@ -128,7 +129,22 @@ impl From<String> for NotTaken {
 /// Makes the place for an offered state.
 pub type Stage<'a> = &'a (dyn Fn(Offer) -> Working<'static, Box<dyn Staging>> + Send + Sync);
 
-/// Asks the member `to` at `addr`, and takes what it offers, which is then all there and durable.
+/// The last entry in an offered state. An error: it is not to be taken, which is a matter between this member and the one that
+/// offers it.
+fn acceptable(mark: &Mark, least: u64) -> Result<LogId, String> {
+    if mark.index.0 < least {
+        return Err(format!(
+            "it offers entry {}, asked for {least}",
+            mark.index.0
+        ));
+    }
+    let (last, _) = stored(mark)
+        .map_err(|e| format!("what it offers cannot be used: {e}"))?
+        .ok_or("it offers a state of nothing")?;
+    Ok(last)
+}
+
+/// Asks the member `to` at `addr`, and takes what it offers, which is then all there and durable; and the last entry in it.
 pub async fn take<E: Env>(
     net: &E::Net,
     me: &Identity,
@@ -136,20 +152,17 @@ pub async fn take<E: Env>(
     ask: FetchBody,
     rules: &ImageRules,
     stage: Stage<'_>,
-) -> Result<(Mark, Box<dyn Staging>), NotTaken> {
+) -> Result<(LogId, Box<dyn Staging>), NotTaken> {
     let least = ask.least;
     let asked = E::timeout(limits::FETCH_ASK_MAX, ask_for::<E>(net, me, to, addr, ask)).await;
     let (mut read, mut write, frame) =
         asked.map_err(|_| format!("no answer in {:?}", limits::FETCH_ASK_MAX))??;
     let (vote, offer) = image::offered(to, &frame)?;
-    let mark = offer.mark.clone();
-    if mark.index.0 < least {
-        return Err(format!("it offers entry {}, asked for {least}", mark.index.0).into());
-    }
+    let last = acceptable(&offer.mark, least)?;
     let bytes = offer.bytes;
     tracing::info!(
         from = format!("{:x}", to.0),
-        index = mark.index.0,
+        index = offer.mark.index.0,
         bytes,
         "the state is taken anew from another member"
     );
@@ -175,7 +188,7 @@ pub async fn take<E: Env>(
     if let Err(why) = image::say::<E>(&mut write, done).await {
         tracing::debug!("the sender was not told that all is here: {why}");
     }
-    Ok((mark, staging))
+    Ok((last, staging))
 }
 
 /// A connection on which a state was offered, and the offer.
@@ -215,5 +228,32 @@ async fn ask_for<E: Env>(
             })
         }
         other => Err(format!("{other:?} has no place here").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barque_store_state::LogIndex;
+    use bytes::Bytes;
+
+    /// It counted as an error of this member's own log, and ended the start where another member could have given a state.
+    #[test]
+    fn an_offered_membership_that_does_not_parse_is_no_fault_of_this_members_log() {
+        let offered = |membership: &'static [u8]| Mark {
+            index: LogIndex(7),
+            term: 2,
+            membership: Bytes::from_static(membership),
+        };
+        let last = acceptable(&offered(b""), 7).expect("it may be taken");
+        assert_eq!((outer(last.index), last.leader_id.term), (7, 2));
+        let why = |mark: &Mark, least| acceptable(mark, least).expect_err("not to be taken");
+        assert!(why(&offered(b"\xff"), 7).contains("cannot be used"));
+        assert!(why(&offered(b""), 8).contains("asked for 8"));
+        let nothing = Mark {
+            index: LogIndex(0),
+            ..offered(b"")
+        };
+        assert!(why(&nothing, 0).contains("of nothing"));
     }
 }
