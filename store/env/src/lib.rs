@@ -24,10 +24,12 @@ use bytes::{Bytes, BytesMut};
 mod dirs;
 pub mod limits;
 pub mod real;
+mod removal;
 pub mod sim;
 pub mod watch;
 
 pub use dirs::{DirError, create_dir_durably};
+pub use removal::Going;
 
 /// A point of a member's own monotonic clock, in nanoseconds since an arbitrary start. It keeps counting while the
 /// machine is suspended (CLOCK_BOOTTIME), and means nothing on another member.

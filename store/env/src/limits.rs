@@ -26,3 +26,6 @@ pub const READ_CHUNK: usize = 64 * 1024;
 /// The least room left in a read buffer before it grows by [`READ_CHUNK`].
 pub const READ_CHUNK_MIN: usize = 8 * 1024;
 const _: () = assert!(READ_CHUNK_MIN <= READ_CHUNK);
+
+/// Bytes of a removed file whose space is given back in one go: a third of a millisecond in which others' writes wait.
+pub const REMOVAL_STEP_BYTES: u64 = 1 << 20;

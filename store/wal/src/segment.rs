@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use barque_store_env::{Disk, File, Open};
+use barque_store_env::{Disk, File, Going, Open};
 use bytes::Bytes;
 
 use crate::codec::{SEGMENT_HEADER, SegmentHeader};
@@ -119,12 +119,12 @@ impl<D: Disk> Dir<D> {
 
     pub async fn remove(&self, segment: u64) -> Result<(), WalError> {
         let path = self.file(segment);
-        self.disk
-            .remove(&path)
-            .await
-            .map_err(|cause| WalError::io("removal", path, cause))?;
-        // One by one: were two removals durable in the other order, the next start would find a hole.
-        self.sync_names().await
+        let failed = |cause| WalError::io("removal", &path, cause);
+        let going = Going::begin(&self.disk, &path).await.map_err(failed)?;
+        // One by one: were two removals durable in the other order, the next start would find a hole. And before a byte of it
+        // goes: under its name it is part of the log.
+        self.sync_names().await?;
+        going.finish().await.map_err(failed)
     }
 
     pub async fn write(&self, file: &D::File, offset: u64, bytes: Bytes) -> io::Result<()> {

@@ -11,7 +11,6 @@ use bytes::Bytes;
 
 use crate::codec::{self, FILE_HEADER, FrameKind, FrameWriter, Link, Place};
 use crate::error::Latch;
-use crate::files::remove_if_there;
 use crate::limits::{LOCK_ROWS, TAIL_SHARE};
 use crate::{Batch, Engine, Error, Images, Lock, Options, Reader, RowId, Space};
 
@@ -59,6 +58,8 @@ pub struct Segments<E: Env> {
     tail_bytes: u64,
     draft_tail_bytes: u64,
     moving: Option<relocate::Moving>,
+    /// Removed, and on their way out. No more than there were files.
+    leaving: Vec<relocate::Leaving<E::Disk>>,
     latch: Latch,
     _lock: Lock<E>,
 }
@@ -217,7 +218,7 @@ impl<E: Env> Segments<E> {
         self.stale_checkpoints.extend(old);
         for number in std::mem::take(&mut self.stale_checkpoints) {
             // Should the removal be undone by a power cut, the newer checkpoint counts all the same.
-            remove_if_there(&self.dir.disk, &self.dir.checkpoint(number)).await?;
+            self.take_away(self.dir.checkpoint(number), None).await?;
         }
         Ok(())
     }

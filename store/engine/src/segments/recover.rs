@@ -104,6 +104,7 @@ pub(crate) async fn open<E: Env>(
         tail_bytes: scan.tail_bytes,
         draft_tail_bytes: 0,
         moving: None,
+        leaving: Vec::new(),
         latch: Latch::default(),
         _lock: lock,
     };

@@ -2,14 +2,18 @@
 //! Promise: a file is dropped only when no row lies in it, the frames that emptied it are durable, and the newest
 //! checkpoint covers it, so that a start never misses it. One step is bounded.
 
-use barque_store_env::{Disk, Env};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use barque_store_env::{Disk, Env, Going};
 
 use crate::codec::{FILE_HEADER, FrameKind};
 use crate::limits::{DEAD_PERCENT, LOCK_ROWS, STEP_BLOCKS};
 use crate::{Error, RowId};
 
 use super::Segments;
-use super::files::ReadError;
+use super::files::{ReadError, SegmentFile};
 
 /// A segment whose rows are being moved, and from which row on they are not yet.
 pub struct Moving {
@@ -17,9 +21,27 @@ pub struct Moving {
     from: RowId,
 }
 
+/// A file without a name, whose space is given back a little at a time.
+pub struct Leaving<D: Disk> {
+    path: PathBuf,
+    going: Going<D>,
+    /// Held by those who read it still: images, and reads under way.
+    readers: Option<Arc<SegmentFile>>,
+}
+
+impl<D: Disk> Leaving<D> {
+    fn is_read(&self) -> bool {
+        // Nobody can find it any more: the number only falls.
+        (self.readers.as_ref()).is_some_and(|file| Arc::strong_count(file) > 1)
+    }
+}
+
 impl<E: Env> Segments<E> {
     /// One step; true when there is more to do.
     pub(super) async fn step(&mut self) -> Result<bool, Error> {
+        if self.cut_one().await? {
+            return Ok(true);
+        }
         if self.drop_one().await? {
             return Ok(true);
         }
@@ -54,13 +76,43 @@ impl<E: Env> Segments<E> {
         };
         self.sealed.remove(&number);
         // First: a reader that has the file may open it no more, but finds its row at another place when it looks again.
-        self.shared.state.write().files.remove(&number);
-        let path = self.dir.segment(number);
-        self.dir
-            .disk
-            .remove(&path)
-            .await
-            .map_err(|cause| Error::io("removal", path, cause))?;
+        let readers = self.shared.state.write().files.remove(&number);
+        self.take_away(self.dir.segment(number), readers).await?;
+        Ok(true)
+    }
+
+    /// Removes a file of which nothing is needed any more, whether its name comes back after a power loss or not.
+    pub(super) async fn take_away(
+        &mut self,
+        path: PathBuf,
+        readers: Option<Arc<SegmentFile>>,
+    ) -> Result<(), Error> {
+        let going = match Going::begin(&self.dir.disk, &path).await {
+            Ok(going) => going,
+            // An old checkpoint that somebody has taken away is not missed.
+            Err(cause) if readers.is_none() && cause.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            Err(cause) => return Err(Error::io("removal", path, cause)),
+        };
+        self.leaving.push(Leaving {
+            path,
+            going,
+            readers,
+        });
+        Ok(())
+    }
+
+    /// Gives some of the space of a removed file back. False when there is none that nobody reads.
+    async fn cut_one(&mut self) -> Result<bool, Error> {
+        let Some(at) = self.leaving.iter().position(|file| !file.is_read()) else {
+            return Ok(false);
+        };
+        let Leaving { path, going, .. } = &mut self.leaving[at];
+        let more = going.step().await;
+        if !more.map_err(|cause| Error::io("removal", &*path, cause))? {
+            self.leaving.swap_remove(at);
+        }
         Ok(true)
     }
 
