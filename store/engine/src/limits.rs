@@ -39,10 +39,10 @@ pub const STEP_BLOCKS: usize = 64;
 /// more than 1.15 times the live bytes, the tail apart.
 pub const DEAD_PERCENT: u64 = 12;
 
-/// Rows applied to the table under one hold of its lock (a tenth of a millisecond), so that a compaction that frees a
-/// million rows does not stop the readers, nor the other tasks of the thread. When reached: the lock is given up, the
-/// others have their turn, and it is taken again.
-pub const LOCK_ROWS: usize = 1024;
+/// Rows applied to the table under one hold of its lock (some 20 microseconds), so that a compaction that frees a million rows does
+/// not stop the readers, nor the other tasks of the thread: a write is answered after some ten turns of theirs. When reached: the
+/// lock is given up, the others have their turn, and it is taken again.
+pub const LOCK_ROWS: usize = 128;
 
 /// Rows read together may be so far apart; reading on is cheaper than another system call.
 pub const READ_GAP: u64 = 4 << 10;
