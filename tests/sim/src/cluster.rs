@@ -25,6 +25,8 @@ pub const MACHINES: u32 = 7;
 
 /// Why a removed member's process ends.
 const REMOVED: &str = "it was removed from the cluster";
+/// How a start is refused whose flags name other members than the cluster has by now, as etcd's is.
+const NAMES_OTHERS: &str = "cannot start: --initial-cluster-state existing: cannot join";
 /// After so long whoever looks after a member starts it again.
 const RESTARTED_AFTER: Duration = Duration::from_secs(1);
 
@@ -38,8 +40,8 @@ pub enum End {
 /// What was done to a member's machine that may rightly end it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Its disk fails operations.
-    pub failing_disk: bool,
+    /// So many faults are planted in its disk: it fails operations.
+    pub failing_disk: u32,
     /// Bits of its log or identity were flipped: it may refuse to start or stop, and must not come back for good.
     pub flipped: bool,
     /// Bits of its persisted state were flipped: it may stop and refuse to start, must take the state anew, and return.
@@ -184,14 +186,30 @@ impl Cluster {
     }
     /// The machine is the member with this id from now on; `all` were told when it was added.
     pub fn joins(&self, node: NodeId, id: MemberId, all: &[MemberInfo]) {
-        let machines = (1..=MACHINES).map(NodeId);
+        let named = Self::named(all);
+        self.machine(node, |machine| machine.joined = Some((id, named)));
+        self.members.lock().push(node);
+    }
+    /// The machines of these members.
+    fn named(all: &[MemberInfo]) -> Vec<NodeId> {
         let named = |n: &NodeId| {
             all.iter()
                 .any(|m| m.peer_urls.contains(&Self::peer_url(*n)))
         };
-        let named: Vec<NodeId> = machines.filter(named).collect();
-        self.machine(node, |machine| machine.joined = Some((id, named)));
-        self.members.lock().push(node);
+        (1..=MACHINES).map(NodeId).filter(named).collect()
+    }
+    /// The members have changed while it was on its way: its flags name those of now. Who that is, whoever runs is asked; nobody
+    /// may.
+    fn is_told_anew(&self, node: NodeId) {
+        let running = self.members().into_iter().find_map(|n| self.store(n));
+        let (Some(store), Some(id)) = (running, self.id(node)) else {
+            return;
+        };
+        let all = store.members();
+        if all.iter().any(|member| member.id == id) {
+            let named = Self::named(&all);
+            self.machine(node, |machine| machine.joined = Some((id, named)));
+        }
     }
     /// It is no member any more, and its process ends by itself.
     pub fn leaves(&self, node: NodeId) {
@@ -292,7 +310,7 @@ impl Cluster {
             sim::spawn_on(sim::HARNESS, "undertaker", async move {
                 cluster.ended(node, number, &why);
                 // What it says is to be done.
-                if cluster.condition(node).rotten {
+                if cluster.condition(node).rotten || why.starts_with(NAMES_OTHERS) {
                     sim::sleep(RESTARTED_AFTER).await;
                     if sim::is_powered(node) {
                         cluster.start(node);
@@ -326,6 +344,12 @@ impl Cluster {
             self.journal.event(node, "✗ ends: it was removed");
             self.end(node, End::Killed);
             return self.leaves(node);
+        }
+        if why.starts_with(NAMES_OTHERS) {
+            self.journal
+                .event(node, "✗ ends: its flags name other members");
+            self.end(node, End::Killed);
+            return self.is_told_anew(node);
         }
         if !condition.excuses() {
             return self.journal.violation(format!("{node} stopped: {why}"));

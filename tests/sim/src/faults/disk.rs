@@ -80,7 +80,7 @@ impl Fault {
             return Ok(());
         }
         self.cluster
-            .set_condition(node, |condition| condition.failing_disk = true);
+            .set_condition(node, |condition| condition.failing_disk += 1);
         let after = sim::below(30);
         self.say(
             node,
@@ -89,7 +89,7 @@ impl Fault {
         let outcome = self.failing(node, DiskFault { on, after, error }).await;
         sim::fail_disk(node, None);
         self.cluster
-            .set_condition(node, |condition| condition.failing_disk = false);
+            .set_condition(node, |condition| condition.failing_disk -= 1);
         outcome?;
         self.wait(Duration::ZERO, Self::downtime()).await?;
         self.cluster.start(node);
