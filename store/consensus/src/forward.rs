@@ -10,7 +10,8 @@
 //!   can look whether an earlier attempt came through. The entry carries the numbers, and each member remembers those of
 //!   the entries it has applied, with their outcomes, until the sender says that it asks no more (`store/node`, the ledger).
 //! - Within one term all attempts end at the same leader, which finds earlier ones in that memory or among what it has
-//!   proposed. It cannot have forgotten them by a restart: a restarted leader does not resume its term (guard 1).
+//!   proposed. It cannot have forgotten them by a restart: a restarted leader does not resume its term (guard 1). An attempt that
+//!   is still on its way when a later one is refused is found there as well: a refusal is remembered for the rest of the term.
 //!
 //! A member that cannot tell (it has restored or received a state that may have the command in it, or the memory was full)
 //! says so, and the outcome stays unknown. A program that does not know numbers is sent none, and nothing twice.
