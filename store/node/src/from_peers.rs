@@ -72,6 +72,7 @@ fn numbers(numbering: Numbering) -> impl Iterator<Item = Number> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::QUEUE_COMMANDS_MAX;
     use crate::space::Gate;
     use barque_store_consensus::Forwarded;
 
@@ -90,5 +91,50 @@ mod tests {
         let waiting = forward();
         queue.close();
         assert_eq!(waiting.await, [Err(consensus::ProposeError::Stopped)]);
+    }
+
+    /// While nothing was taken, each connection that broke left its commands behind, and they came again over the next one: the
+    /// leader's own clients were told "too many requests".
+    #[tokio::test]
+    async fn commands_whose_connection_has_ended_do_not_fill_the_queue() {
+        let queue = Arc::new(Queue::new(Arc::new(Gate::new(None))));
+        let peers = FromPeers {
+            queue: queue.clone(),
+        };
+        let forward = |count: usize| {
+            let command = Command::LeaseRevoke { id: LeaseId(1) };
+            peers.propose(vec![command; count], None, Instant(u64::MAX))
+        };
+        drop(forward(QUEUE_COMMANDS_MAX));
+        assert_eq!(queue.len(), QUEUE_COMMANDS_MAX);
+        let waiting = forward(1);
+        assert_eq!(queue.len(), 1);
+        drop(forward(1));
+        assert_eq!(queue.take().len(), 1);
+        assert!(queue.is_empty());
+        drop(waiting);
+    }
+
+    /// A leader that had not applied all of the terms before its own looked at no deadline.
+    #[tokio::test]
+    async fn a_deadline_is_kept_while_nothing_can_be_taken() {
+        let queue = Queue::new(Arc::new(Gate::new(None)));
+        let waits = |deadline| {
+            let (reply, answer) = oneshot::channel();
+            queue.push([Waiting {
+                command: Command::LeaseRevoke { id: LeaseId(1) },
+                deadline: Instant(deadline),
+                reply: Reply::One(reply),
+                number: None,
+            }]);
+            answer
+        };
+        let (soon, later) = (waits(5), waits(50));
+        queue.expire_late(Instant(4));
+        assert_eq!(queue.len(), 2);
+        queue.expire_late(Instant(5));
+        assert_eq!(soon.await, Ok(Err(crate::ProposeError::Timeout)));
+        assert_eq!(queue.len(), 1);
+        drop(later);
     }
 }
