@@ -9,6 +9,7 @@ use std::time::Duration;
 use barque_store_env::{Env, Instant, Listener, Net, watch};
 use barque_store_state::{Entry, LogIndex, MemberId, Outcome};
 use barque_store_wal::Wal;
+use futures::future::{Either, select};
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{LinearizerOption, RaftMetrics, ServerState};
 use openraft_rt::WatchReceiver;
@@ -168,7 +169,7 @@ impl<E: Env> Inner<E> {
         .map_err(|e| log(&e))?;
         pins.open();
 
-        let heard = Arc::new(Heard::default());
+        let heard = Arc::new(Heard::new(timing.election));
         let (changes, _) = watch::channel(View::default());
         let (failure, _) = watch::channel(None);
         let inner = Arc::new(Inner {
@@ -353,7 +354,7 @@ impl<E: Env> Inner<E> {
             let gone = leads_until.is_none() && acked.is_some_and(lost);
             (metrics.state == ServerState::Leader && !gone).then_some(self.me)
         } else {
-            (!lost(self.heard.last())).then_some(MemberId(leader))
+            (!self.heard.is_lost(now)).then_some(MemberId(leader))
         }
     }
 
@@ -418,9 +419,10 @@ impl<E: Env> Inner<E> {
             let elected = view.leader == Some(self.me) && view.leads_until.is_none();
             let pause = E::sleep(if elected { eager } else { idle });
             let changed = Box::pin(server.changed());
-            if let futures::future::Either::Left((Err(_), _)) =
-                futures::future::select(changed, pause).await
-            {
+            // A new leader's first append is heard only once it is answered, and Raft tells of the leader before that.
+            let heard = Box::pin(self.heard.again());
+            let other = select(pause, heard);
+            if let Either::Left((Err(_), _)) = select(changed, other).await {
                 break;
             }
         }

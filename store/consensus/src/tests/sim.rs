@@ -242,6 +242,35 @@ fn a_hand_over_is_quick_and_passes_the_guard_of_a_restarted_member() {
     });
 }
 
+/// Whoever waits for a leader looks again when it is told that there is one. A member that had not heard a leader for an election
+/// timeout, having led itself, was told of its successor only at the next look, half a heartbeat later.
+#[test]
+fn a_member_that_led_is_told_of_its_successor_as_soon_as_it_hears_it() {
+    for seed in 1..=8 {
+        sim::run(seed, async {
+            let cluster = boot_all().await;
+            write(&cluster, "before").await;
+            let old = one_leader(&cluster).await;
+            sim::sleep(MS * 700).await;
+            let consensus = old.consensus.clone();
+            let told = on(old.id.0, async move {
+                let told = consensus.changes();
+                let _ = consensus.transfer_away(SimEnv::now() + MS * 400).await;
+                told
+            });
+            let told = told.await.expect("it lives");
+            let successor = |view: crate::View| view.leader.filter(|id| *id != old.id);
+            let mut known_for = 0;
+            while successor(told.get()).is_none() {
+                let view = sim::enter(node(old.id.0), || old.consensus.view());
+                known_for += u32::from(successor(view).is_some());
+                assert!(known_for < 5, "it knows, and tells nobody");
+                sim::sleep(MS).await;
+            }
+        });
+    }
+}
+
 #[test]
 fn a_follower_that_was_away_gets_the_whole_log_in_chunks() {
     sim::run(31, async {
