@@ -133,6 +133,10 @@ impl Pair {
                 }
             }
         }
+        // Nor whether one is ended before it has told any of it.
+        if let Some(pb::watch_request::RequestUnion::CancelRequest(_)) = &request.request_union {
+            self.catch_up().await;
+        }
         let streams = self.streams[stream].as_mut().expect("just opened");
         let before = streams.created();
         let mut creates = false;
