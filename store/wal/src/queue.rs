@@ -120,7 +120,11 @@ impl Shared {
             .clone()
             .or(queue.closing.then_some(WalError::Closed))
         {
-            let number = RecordNumber(queue.last);
+            // These are not counted, and must not be taken for older ones that are durable: after a failure nothing is.
+            let number = match error {
+                WalError::Closed => RecordNumber(queue.last),
+                _ => RecordNumber(u64::MAX),
+            };
             drop(queue);
             if let Some(done) = done {
                 done(Err(error));

@@ -212,6 +212,13 @@ async fn fail(operation: &'static str, turn: u64) {
         }
         // The keeper may still have to come to it.
         eventually(operation, || plan.failed.load(Ordering::SeqCst)).await;
+        // With nothing under way when it failed, what came after it was once taken for durable (simulator, seed 39: a state
+        // persisted beyond its log; a vote would have been no better).
+        wal.failed().await;
+        for late in [vec![entry(81, 1)], Vec::new()] {
+            let number = wal.append(late);
+            assert!(wal.durable(number).await.is_err(), "{operation} {turn}");
+        }
         wal.close().await;
     }
     assert!(plan.failed.load(Ordering::SeqCst));
