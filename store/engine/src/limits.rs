@@ -77,5 +77,13 @@ const _: () = assert!(BATCH_BYTES_MAX / SLED_PIECE_BYTES < u16::MAX as usize);
 #[cfg(feature = "sled")]
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 
+/// How long sled's threads may keep a database that was closed, with its lock (measured: some milliseconds on a busy machine), and
+/// how often it is looked. Beyond: opening it fails.
+#[cfg(feature = "sled")]
+pub const SLED_LINGERS_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+/// See [`SLED_LINGERS_MAX`].
+#[cfg(feature = "sled")]
+pub const SLED_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+
 const _: () = assert!(ROW_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX as u64 + SEGMENT_BYTES < u32::MAX as u64);

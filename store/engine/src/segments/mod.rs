@@ -58,7 +58,7 @@ pub struct Segments<E: Env> {
     tail_bytes: u64,
     draft_tail_bytes: u64,
     moving: Option<relocate::Moving>,
-    /// Removed, and on their way out. No more than there were files.
+    /// No longer needed, and on their way out. No more than there were files.
     leaving: Vec<relocate::Leaving<E::Disk>>,
     latch: Latch,
     _lock: Lock<E>,
@@ -218,7 +218,10 @@ impl<E: Env> Segments<E> {
         self.stale_checkpoints.extend(old);
         for number in std::mem::take(&mut self.stale_checkpoints) {
             // Should the removal be undone by a power cut, the newer checkpoint counts all the same.
-            self.take_away(self.dir.checkpoint(number), None).await?;
+            let mut old = relocate::Leaving::new(self.dir.checkpoint(number), None);
+            if old.cut(&self.dir.disk).await? {
+                self.leaving.push(old);
+            }
         }
         Ok(())
     }

@@ -21,15 +21,41 @@ pub struct Moving {
     from: RowId,
 }
 
-/// A file without a name, whose space is given back a little at a time.
+/// A file of which nothing is needed any more, whose space is given back a little at a time.
 pub struct Leaving<D: Disk> {
     path: PathBuf,
-    going: Going<D>,
-    /// Held by those who read it still: images, and reads under way.
+    /// Held by those who read it still: images, and reads under way. Until they are done it keeps its name.
     readers: Option<Arc<SegmentFile>>,
+    /// Its name is gone.
+    going: Option<Going<D>>,
 }
 
 impl<D: Disk> Leaving<D> {
+    pub fn new(path: PathBuf, readers: Option<Arc<SegmentFile>>) -> Self {
+        Leaving {
+            path,
+            readers,
+            going: None,
+        }
+    }
+    /// Takes its name away, which may come back after a power loss, or gives some of its space back. True while there is more.
+    pub async fn cut(&mut self, disk: &D) -> Result<bool, Error> {
+        let more = match &mut self.going {
+            Some(going) => going.step().await,
+            None => match Going::begin(disk, &self.path).await {
+                Ok(going) => {
+                    self.going = Some(going);
+                    Ok(true)
+                }
+                // An old checkpoint that somebody has taken away is not missed.
+                Err(cause) if self.readers.is_none() && cause.kind() == io::ErrorKind::NotFound => {
+                    Ok(false)
+                }
+                Err(cause) => Err(cause),
+            },
+        };
+        more.map_err(|cause| Error::io("removal", &self.path, cause))
+    }
     fn is_read(&self) -> bool {
         // Nobody can find it any more: the number only falls.
         (self.readers.as_ref()).is_some_and(|file| Arc::strong_count(file) > 1)
@@ -42,7 +68,7 @@ impl<E: Env> Segments<E> {
         if self.cut_one().await? {
             return Ok(true);
         }
-        if self.drop_one().await? {
+        if self.drop_one() {
             return Ok(true);
         }
         if self.moving.is_none() {
@@ -65,52 +91,29 @@ impl<E: Env> Segments<E> {
         sealed.map(|(number, bytes)| (*number, *bytes))
     }
 
-    async fn drop_one(&mut self) -> Result<bool, Error> {
+    fn drop_one(&mut self) -> bool {
         let dead = {
             let state = self.shared.state.read();
             self.covered()
                 .find(|(number, _)| state.table.usage(*number).is_none())
         };
         let Some((number, _)) = dead else {
-            return Ok(false);
+            return false;
         };
         self.sealed.remove(&number);
-        // First: a reader that has the file may open it no more, but finds its row at another place when it looks again.
+        // Nobody finds it there any more; whoever has found it before reads it to the end.
         let readers = self.shared.state.write().files.remove(&number);
-        self.take_away(self.dir.segment(number), readers).await?;
-        Ok(true)
+        let path = self.dir.segment(number);
+        self.leaving.push(Leaving::new(path, readers));
+        true
     }
 
-    /// Removes a file of which nothing is needed any more, whether its name comes back after a power loss or not.
-    pub(super) async fn take_away(
-        &mut self,
-        path: PathBuf,
-        readers: Option<Arc<SegmentFile>>,
-    ) -> Result<(), Error> {
-        let going = match Going::begin(&self.dir.disk, &path).await {
-            Ok(going) => going,
-            // An old checkpoint that somebody has taken away is not missed.
-            Err(cause) if readers.is_none() && cause.kind() == io::ErrorKind::NotFound => {
-                return Ok(());
-            }
-            Err(cause) => return Err(Error::io("removal", path, cause)),
-        };
-        self.leaving.push(Leaving {
-            path,
-            going,
-            readers,
-        });
-        Ok(())
-    }
-
-    /// Gives some of the space of a removed file back. False when there is none that nobody reads.
+    /// Removes a file that is no longer needed, or gives some of its space back. False when there is none that nobody reads.
     async fn cut_one(&mut self) -> Result<bool, Error> {
         let Some(at) = self.leaving.iter().position(|file| !file.is_read()) else {
             return Ok(false);
         };
-        let Leaving { path, going, .. } = &mut self.leaving[at];
-        let more = going.step().await;
-        if !more.map_err(|cause| Error::io("removal", &*path, cause))? {
+        if !self.leaving[at].cut(&self.dir.disk).await? {
             self.leaving.swap_remove(at);
         }
         Ok(true)

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use barque_store_env::{Disk, Env, File, Open};
 use bytes::Bytes;
@@ -25,7 +24,7 @@ use crate::codec::{
     SLED_MAGIC, row_len, u64_at,
 };
 use crate::error::Latch;
-use crate::limits::SLED_PIECE_BYTES;
+use crate::limits::{SLED_CACHE_BYTES, SLED_LINGERS_MAX, SLED_LOCK_PAUSE, SLED_PIECE_BYTES};
 use crate::{Batch, Engine, Error, Images, Lock, Opened, Reader, Restore, RowId, Space, files};
 
 mod rows;
@@ -35,10 +34,6 @@ use rows::{COMMITS, LAST, NO_ROW, Rows, guarded, meta_key, pieces, row_key, row_
 const NAME: &str = "sled";
 const MARK: &str = "sled.mark";
 const MARK_TMP: &str = "sled.mark.tmp";
-
-/// How long sled's threads may keep a closed database before that is an error, and how often it is looked.
-const LINGERS_MAX: Duration = Duration::from_secs(10);
-const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Rows in a sled database.
 pub struct Sled<E: Env> {
@@ -285,14 +280,14 @@ async fn open_database<E: Env>(path: &Path) -> Result<::sled::Db, Error> {
     let config = ::sled::Config::new()
         .path(path)
         .flush_every_ms(None)
-        .cache_capacity(crate::limits::SLED_CACHE_BYTES);
-    let patience = E::now() + LINGERS_MAX;
+        .cache_capacity(SLED_CACHE_BYTES);
+    let patience = E::now() + SLED_LINGERS_MAX;
     loop {
         let opened = match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Err(::sled::Error::Io(cause))) => {
                 // sled makes an error of its own of it, with the kernel's in the text only.
                 if cause.to_string().contains("could not acquire lock") && E::now() < patience {
-                    E::sleep(LOCK_PAUSE).await;
+                    E::sleep(SLED_LOCK_PAUSE).await;
                     continue;
                 }
                 return Err(Error::io("opening", path, cause));
