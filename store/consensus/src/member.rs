@@ -25,10 +25,11 @@ use crate::pins::Pins;
 use crate::purge::{Cut, Purger};
 use crate::runtime_watch as raft_watch;
 use crate::tasks::Tasks;
+use crate::transport::heard::Heard;
 use crate::transport::image::Receiving;
 use crate::transport::network::Factory;
 use crate::transport::seats::Seats;
-use crate::transport::serve::{self, Heard, Served};
+use crate::transport::serve::{self, Served};
 use crate::transport::{Identity, Links, Patience};
 use crate::types::{CommittedLeaderId, Data, Reply, Types, log_index, outer, outer_of};
 use crate::{

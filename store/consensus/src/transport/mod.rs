@@ -20,6 +20,7 @@ use crate::{Guards, limits};
 pub mod call;
 pub mod fetch;
 pub mod frame;
+pub mod heard;
 pub mod image;
 pub mod join;
 pub mod network;

@@ -4,7 +4,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use barque_store_env::{Conn, Env, Instant, Listener, WriteHalf};
@@ -16,10 +15,11 @@ use openraft::ServerState;
 use openraft::raft::{AppendEntriesResponse, StreamAppendError};
 use openraft_rt::WatchReceiver;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::fetch;
 use super::frame::{Frame, FrameError, Kind, Reader};
+use super::heard::Heard;
 use super::image::{self, Receiving};
 use super::seats::Seats;
 use super::wire::*;
@@ -35,40 +35,6 @@ use crate::pins::Pins;
 use crate::tasks::Tasks;
 use crate::types::Types;
 use crate::{Forwarded, Machine};
-
-/// When the leader was last heard, whatever it said.
-#[derive(Debug)]
-pub struct Heard {
-    last: AtomicU64,
-    /// After so long without a word it counts as lost.
-    patience: Duration,
-    again: Notify,
-}
-impl Heard {
-    pub fn new(patience: Duration) -> Self {
-        Heard {
-            last: AtomicU64::new(0),
-            patience,
-            again: Notify::new(),
-        }
-    }
-    fn now(&self, now: Instant) {
-        let before = Instant(self.last.fetch_max(now.0, Ordering::Relaxed));
-        if now.saturating_since(before) > self.patience {
-            self.again.notify_one();
-        }
-    }
-    pub fn last(&self) -> Instant {
-        Instant(self.last.load(Ordering::Relaxed))
-    }
-    pub fn is_lost(&self, now: Instant) -> bool {
-        now.saturating_since(self.last()) > self.patience
-    }
-    /// Resolves when a leader is heard after none was for that long. For one that waits.
-    pub async fn again(&self) {
-        self.again.notified().await;
-    }
-}
 
 /// What connections are served with.
 pub struct Served<E: Env> {
