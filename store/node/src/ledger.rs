@@ -130,7 +130,7 @@ impl Ledger {
     /// These are about to be proposed in `term`.
     pub(crate) fn proposed(&mut self, term: u64, origins: &[Origin]) {
         for origin in origins {
-            let numbers = self.numbers(origin);
+            let numbers = self.numbers((origin.member, origin.boot), origin.open);
             let run = (u64::from(origin.count), term);
             numbers.proposed.insert(origin.first, run);
         }
@@ -148,21 +148,13 @@ impl Ledger {
     /// An attempt of this one that is not the first is answered with a refusal. No other attempt is carried out after it: not in
     /// this term, for it is noted here, and not in a later one, for attempts are bound to their term. `open`: as in [`Origin`].
     pub(crate) fn refused(&mut self, name: Name, open: u64) {
-        let numbers = self.numbers(&Origin {
-            at: 0,
-            count: 1,
-            member: name.member,
-            boot: name.boot,
-            first: name.number,
-            open,
-        });
+        let sender = (name.member, name.boot);
+        let numbers = self.numbers(sender, open);
         numbers.refused.insert(name.number);
-        let oldest = match numbers.refused.len() > LEDGER_REFUSED_MAX {
-            true => numbers.refused.pop_first(),
-            false => None,
-        };
-        if let Some(oldest) = oldest {
-            self.heard((name.member, name.boot), oldest.saturating_add(1));
+        if numbers.refused.len() > LEDGER_REFUSED_MAX
+            && let Some(lowest) = numbers.refused.pop_first()
+        {
+            self.heard(sender, lowest.saturating_add(1));
         }
     }
 
@@ -191,7 +183,7 @@ impl Ledger {
             let Some(of_run) = outcomes.get(at..at + origin.count as usize) else {
                 continue;
             };
-            let numbers = self.numbers(origin);
+            let numbers = self.numbers(sender, origin.open);
             numbers.proposed.remove(&origin.first);
             if origin.end() <= numbers.from {
                 // The sender has given them up since, or there was no room for older ones.
@@ -225,17 +217,16 @@ impl Ledger {
     }
 
     /// The sender's, after hearing how far it has come.
-    fn numbers(&mut self, origin: &Origin) -> &mut Numbers {
-        let sender = (origin.member, origin.boot);
+    fn numbers(&mut self, sender: Sender, open: u64) -> &mut Numbers {
         self.turn += 1;
         let turn = self.turn;
-        self.heard(sender, origin.open);
+        self.heard(sender, open);
         if self.senders.len() >= LEDGER_SENDERS_MAX && !self.senders.contains_key(&sender) {
             self.give_up_oldest();
         }
         let numbers = self.senders.entry(sender).or_default();
         numbers.heard = turn;
-        numbers.from = numbers.from.max(origin.open);
+        numbers.from = numbers.from.max(open);
         numbers
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 mod anew;
 mod boot;
 mod clock;
+mod course;
 mod figures;
 mod from_peers;
 mod glance;

@@ -64,6 +64,9 @@ impl Waiting {
     fn is_given_up(&self) -> bool {
         matches!(&self.reply, Reply::Peer(sender) if sender.is_closed())
     }
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline <= now
+    }
     /// Whether it may have been carried out.
     pub(crate) fn is_again(&self) -> bool {
         self.number.is_some_and(|number| number.again)
@@ -135,13 +138,19 @@ impl Inner {
     fn is_full(&self, cost: usize) -> bool {
         self.waiting.len() >= QUEUE_COMMANDS_MAX || self.bytes + cost > QUEUE_BYTES_MAX
     }
-    /// Drops what nobody waits for.
-    fn prune(&mut self) {
+    /// Takes out those for which there is an answer, and returns them with it. The others keep their order.
+    fn part(
+        &mut self,
+        mut answer: impl FnMut(&Waiting) -> Option<Failure>,
+    ) -> Vec<(Reply, Result<Outcome, Failure>)> {
+        let mut out = Vec::new();
         for waiting in self.take_all() {
-            if !waiting.is_given_up() {
-                self.push_back(waiting);
+            match answer(&waiting) {
+                Some(failure) => out.push((waiting.reply, Err(failure))),
+                None => self.push_back(waiting),
             }
         }
+        out
     }
     fn take_all(&mut self) -> VecDeque<Waiting> {
         self.bytes = 0;
@@ -187,7 +196,8 @@ impl Queue {
                 // Connections that break while nothing is taken leave copies behind of what is sent again over new ones.
                 if inner.is_full(cost) && waiting.is_forwarded() && !pruned {
                     pruned = true;
-                    inner.prune();
+                    // Nobody hears the answers.
+                    drop(inner.part(|old| old.is_given_up().then_some(Failure::Unknown)));
                 }
                 if inner.closed || inner.draining {
                     refused.push(waiting.failed(Failure::Stopped));
@@ -292,43 +302,31 @@ impl Queue {
     /// Answers what must not wait for a leader: forwarded commands (their own member waits) and those past their deadline.
     /// Returns the earliest deadline that is left.
     pub(crate) fn expire(&self, now: Instant, leader: Option<MemberId>) -> Option<Instant> {
-        let mut out = Vec::new();
-        let mut earliest = None;
-        {
-            let mut inner = self.inner.lock();
-            for waiting in inner.take_all() {
-                if waiting.is_forwarded() {
-                    out.push((waiting.reply, Err(Failure::NotLeader { leader })));
-                } else if waiting.deadline <= now {
-                    out.push((waiting.reply, Err(Failure::Timeout)));
-                } else {
-                    earliest = Some(
-                        earliest.map_or(waiting.deadline, |e: Instant| e.min(waiting.deadline)),
-                    );
-                    inner.push_back(waiting);
-                }
+        let mut earliest: Option<Instant> = None;
+        let out = self.inner.lock().part(|waiting| {
+            if waiting.is_forwarded() {
+                return Some(Failure::NotLeader { leader });
             }
-        }
+            if waiting.is_late(now) {
+                return Some(Failure::Timeout);
+            }
+            earliest = Some(earliest.map_or(waiting.deadline, |e| e.min(waiting.deadline)));
+            None
+        });
         answer(out);
         earliest
     }
 
     /// Answers those past their deadline, while what waits can be taken in a moment only.
     pub(crate) fn expire_late(&self, now: Instant) {
-        let mut out = Vec::new();
-        {
+        let out = {
             let mut inner = self.inner.lock();
-            let late = |waiting: &Waiting| waiting.deadline <= now;
-            if !inner.waiting.iter().any(late) {
+            // It is looked every millisecond, and mostly nothing is late.
+            if !inner.waiting.iter().any(|waiting| waiting.is_late(now)) {
                 return;
             }
-            for waiting in inner.take_all() {
-                match late(&waiting) {
-                    true => out.push((waiting.reply, Err(Failure::Timeout))),
-                    false => inner.push_back(waiting),
-                }
-            }
-        }
+            inner.part(|waiting| waiting.is_late(now).then_some(Failure::Timeout))
+        };
         answer(out);
     }
 

@@ -2,25 +2,26 @@
 //! Promise: a command is tried again until its deadline, and carried out once. Before there may be an earlier attempt of it in
 //! some log, that needs nothing; after it, the number it has from its first attempt (guard 13: `ledger` here, and the proof in
 //! `store/consensus`, `forward.rs`).
-//! Not here: what waits, and how it is answered (`queue`).
+//! Not here: what waits, and how it is answered (`queue`); what is under way (`course`).
 
 use std::collections::BTreeSet;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use barque_store_consensus::{Consensus, Guards, Numbering, Run, View};
+use barque_store_consensus::{Consensus, Guards, Numbering, View};
 use barque_store_env::{Env, Instant};
 use barque_store_state::*;
 use futures::future::{Either, select};
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::stream::StreamExt;
 
+use crate::course::{Course, Decided, latest, runs};
 use crate::ledger::{Known, Name};
 use crate::limits::*;
 use crate::machine::Machine;
 use crate::membership;
-use crate::queue::{Failure, Number, Queue, Reply, Waiting, refused_outcome};
+use crate::queue::{Failure, Number, Queue, Waiting, refused_outcome};
 
 pub(crate) struct Worker<E: Env> {
     pub(crate) member: MemberId,
@@ -34,40 +35,6 @@ pub(crate) struct Worker<E: Env> {
     pub(crate) guards: Guards,
 }
 
-/// A batch on its way, and what became of each of its commands.
-type Decision = Pin<Box<dyn Future<Output = Decided> + Send>>;
-
-struct Decided {
-    batch: Vec<Waiting>,
-    results: Vec<Result<Outcome, Failure>>,
-    /// What it counted for under the quota while it was on its way.
-    growth: u64,
-    /// What the ledger was told when it was proposed here.
-    origins: Vec<Origin>,
-    /// The lowest of this member's own numbers in it.
-    lowest: Option<u64>,
-}
-
-impl Decided {
-    fn changes_members(&self) -> bool {
-        let changes = |waiting: &Waiting| matches!(waiting.command, Command::Members(_));
-        self.batch.iter().any(changes)
-    }
-}
-
-/// What is under way.
-struct Course {
-    batches: FuturesUnordered<Decision>,
-    /// Growth that is proposed here and not known to be applied.
-    growing: u64,
-    /// A change of members is proposed here and not known to be applied.
-    changing: bool,
-    /// The number of the command that is sent for the first time next.
-    next: u64,
-    /// The lowest number of each batch that has any.
-    lowest: BTreeSet<u64>,
-}
-
 /// What to do with a command that is to be proposed.
 enum Verdict {
     Propose,
@@ -78,13 +45,7 @@ enum Verdict {
 
 impl<E: Env> Worker<E> {
     pub(crate) async fn run(self) {
-        let mut course = Course {
-            batches: FuturesUnordered::new(),
-            growing: 0,
-            changing: false,
-            next: 1,
-            lowest: BTreeSet::new(),
-        };
+        let mut course = Course::new();
         let mut changes = self.consensus.changes();
         // After a refusal: not again before this instant, so that a stale hint does not spin.
         let mut retry_at = None;
@@ -487,56 +448,4 @@ impl<E: Env> Worker<E> {
         }
         retry
     }
-}
-
-impl Course {
-    /// Gives numbers to those that have none.
-    fn number(&mut self, batch: &mut [Waiting], since: u64) {
-        for waiting in batch {
-            // A forwarded one without a number is of a program that gives none.
-            if waiting.number.is_none() && !matches!(waiting.reply, Reply::Peer(_)) {
-                waiting.number = Some(Number {
-                    number: self.next,
-                    from: None,
-                    since: LogIndex(since),
-                    again: false,
-                });
-                self.next += 1;
-            }
-        }
-    }
-
-    /// Notes that these are under way. The lowest of this member's own numbers among them.
-    fn begin(&mut self, batch: &[Waiting]) -> Option<u64> {
-        let lowest = batch.iter().filter_map(Waiting::own_number).min();
-        self.lowest.extend(lowest);
-        lowest
-    }
-}
-
-/// The numbers of a batch that is forwarded. All its commands have one.
-fn runs(batch: &[Waiting]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    for number in batch.iter().filter_map(|waiting| waiting.number) {
-        match runs.last_mut() {
-            Some(last)
-                if last.first + u64::from(last.count) == number.number
-                    && last.again == number.again =>
-            {
-                last.count += 1;
-                last.since = last.since.min(number.since);
-            }
-            Some(_) | None => runs.push(Run {
-                first: number.number,
-                count: 1,
-                again: number.again,
-                since: number.since,
-            }),
-        }
-    }
-    runs
-}
-
-fn latest(batch: &[Waiting]) -> Instant {
-    batch.iter().map(|w| w.deadline).max().unwrap_or(Instant(0))
 }
