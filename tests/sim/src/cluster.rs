@@ -198,18 +198,28 @@ impl Cluster {
         };
         (1..=MACHINES).map(NodeId).filter(named).collect()
     }
-    /// The members have changed while it was on its way: its flags name those of now. Who that is, whoever runs is asked; nobody
-    /// may.
-    fn is_told_anew(&self, node: NodeId) {
-        let running = self.members().into_iter().find_map(|n| self.store(n));
-        let (Some(store), Some(id)) = (running, self.id(node)) else {
-            return;
+    /// Whether the members have changed while it was on its way; then its flags name those of now. Who that is, the leader is
+    /// asked, or who runs; where nobody does, it may be.
+    fn is_told_anew(&self, node: NodeId) -> bool {
+        let asked = self.leader().into_iter().chain(self.members());
+        let Some(store) = asked.into_iter().find_map(|n| self.store(n)) else {
+            return true;
         };
-        let all = store.members();
-        if all.iter().any(|member| member.id == id) {
-            let named = Self::named(&all);
-            self.machine(node, |machine| machine.joined = Some((id, named)));
+        let named = Self::named(&store.members());
+        // It was removed meanwhile, or whoever was asked is behind.
+        if !named.contains(&node) {
+            return true;
         }
+        let mut changed = false;
+        self.machine(node, |machine| {
+            if let Some((_, before)) = &mut machine.joined
+                && *before != named
+            {
+                *before = named;
+                changed = true;
+            }
+        });
+        changed
     }
     /// It is no member any more, and its process ends by itself.
     pub fn leaves(&self, node: NodeId) {
@@ -345,11 +355,10 @@ impl Cluster {
             self.end(node, End::Killed);
             return self.leaves(node);
         }
-        if why.starts_with(NAMES_OTHERS) {
+        if why.starts_with(NAMES_OTHERS) && self.is_told_anew(node) {
             self.journal
                 .event(node, "✗ ends: its flags name other members");
-            self.end(node, End::Killed);
-            return self.is_told_anew(node);
+            return self.end(node, End::Killed);
         }
         if !condition.excuses() {
             return self.journal.violation(format!("{node} stopped: {why}"));
