@@ -106,6 +106,54 @@ fn the_simulated_disk_keeps_an_image_as_well() {
     assert!(dropped > 10, "{dropped}");
 }
 
+/// Files of several steps: what is cut off is nobody's, and goes once nobody reads it.
+#[tokio::test]
+async fn a_file_that_an_image_reads_is_cut_off_after_it() {
+    const ROWS: u64 = 160;
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let options = Options {
+        segment_bytes: 4 << 20,
+        tail_bytes: 1 << 20,
+        ..SMALL
+    };
+    let start = Start::<RealEnv>::new(Kind::Segments, RealDisk, dir, options).await;
+    let mut engine = start.unwrap().engine;
+    let row = |main: u64| (id(main, 0), Bytes::from(vec![main as u8; 64 << 10]));
+    for main in 1..=ROWS {
+        let rows = vec![row(main)];
+        let batch = Batch {
+            rows,
+            ..Batch::default()
+        };
+        engine.commit(batch).await.unwrap();
+    }
+    let image = engine.images().pin().unwrap();
+    let freed = (1..ROWS).map(|main| id(main, 0)).collect();
+    let batch = Batch {
+        freed,
+        ..Batch::default()
+    };
+    engine.commit(batch).await.unwrap();
+    engine.begin_checkpoint().await.unwrap();
+    engine.finish_checkpoint().await.unwrap();
+    let segments = || {
+        let names = std::fs::read_dir(dir).unwrap();
+        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+        let names = names.map(|entry| name(entry).into_string().unwrap());
+        names.filter(|name| name.ends_with(".seg")).count()
+    };
+    let before = segments();
+    while engine.maintain().await.unwrap() {}
+    assert_eq!(engine.space().segments, 1, "the others hold no row");
+    assert_eq!(segments(), before, "they are read still");
+    let all = image.rows(id(0, 0), usize::MAX, usize::MAX).unwrap();
+    assert!(all.into_iter().eq((1..=ROWS).map(row)));
+    drop(image);
+    while engine.maintain().await.unwrap() {}
+    assert_eq!(segments(), 1);
+}
+
 /// A batch that is taken in piece by piece is pinned whole or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_pins_half_a_batch() {
