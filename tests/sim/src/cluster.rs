@@ -27,6 +27,11 @@ pub const MACHINES: u32 = 7;
 const REMOVED: &str = "it was removed from the cluster";
 /// How a start is refused whose flags name other members than the cluster has by now, as etcd's is.
 const NAMES_OTHERS: &str = "cannot start: --initial-cluster-state existing: cannot join";
+/// How a leader ends whose disk hangs: it takes so many election timeouts for it.
+const DISK_HANGS: &str = "the disk hangs: a write to the log has taken over";
+const HANGS_FOR: u32 = 5;
+/// Between two hangs so close to each other the disk gets nothing done.
+const HANGS_APART: Duration = Duration::from_millis(250);
 /// After so long whoever looks after a member starts it again.
 const RESTARTED_AFTER: Duration = Duration::from_secs(1);
 
@@ -90,6 +95,10 @@ struct Machine {
     joined: Option<(MemberId, Vec<NodeId>)>,
     /// It was removed from the cluster.
     left: bool,
+    /// The start before which its rows rotted last: a later one that took its state anew has sound rows.
+    rotted_before: u64,
+    /// Since when its log has been hanging without a break, and until when: faults that overlap make one long one.
+    hangs: Option<(Duration, Duration)>,
 }
 
 pub struct Cluster {
@@ -320,7 +329,9 @@ impl Cluster {
             sim::spawn_on(sim::HARNESS, "undertaker", async move {
                 cluster.ended(node, number, &why);
                 // What it says is to be done.
-                if cluster.condition(node).rotten || why.starts_with(NAMES_OTHERS) {
+                let again = [NAMES_OTHERS, DISK_HANGS];
+                let again = again.iter().any(|text| why.starts_with(text));
+                if cluster.condition(node).rotten || again {
                     sim::sleep(RESTARTED_AFTER).await;
                     if sim::is_powered(node) {
                         cluster.start(node);
@@ -335,6 +346,9 @@ impl Cluster {
         let machine = machines.get_mut(&node).expect("one of the machines");
         assert_eq!(machine.starts, number, "two processes of one member");
         machine.life = Life::Up(store.clone());
+        if store.is_renewed() && machine.rotted_before <= number {
+            machine.condition.rotten = false;
+        }
         drop(machines);
         self.truth.tap(node, store);
     }
@@ -360,7 +374,7 @@ impl Cluster {
                 .event(node, "✗ ends: its flags name other members");
             return self.end(node, End::Killed);
         }
-        if !condition.excuses() {
+        if !condition.excuses() && !(why.starts_with(DISK_HANGS) && self.disk_hung(node)) {
             return self.journal.violation(format!("{node} stopped: {why}"));
         }
         self.journal.event(node, format!("✗ ends: {why}"));
@@ -410,6 +424,38 @@ impl Cluster {
     pub fn set_condition(&self, node: NodeId, change: impl FnOnce(&mut Condition)) {
         let mut machines = self.machines.lock();
         change(&mut machines.get_mut(&node).expect("a machine").condition);
+    }
+    /// What has the member's log hangs from now on for so long.
+    pub fn disk_hangs(&self, node: NodeId, length: Duration) {
+        let (now, until) = (sim::elapsed(), sim::elapsed() + length);
+        self.machine(node, |machine| {
+            machine.hangs = Some(match machine.hangs {
+                Some((since, last)) if now <= last + HANGS_APART => (since, until.max(last)),
+                _ => (now, until),
+            });
+        });
+    }
+    /// Whether it hung without a break long enough for a leader to end.
+    fn disk_hung(&self, node: NodeId) -> bool {
+        let hangs = self.machines.lock()[&node].hangs;
+        // Its clock may be fast.
+        let limit = self.plan.election * HANGS_FOR * 19 / 20;
+        hangs.is_some_and(|(since, until)| {
+            let end = sim::elapsed().min(until + HANGS_APART);
+            end.saturating_sub(since) >= limit
+        })
+    }
+    /// Bits of the member's persisted state were flipped; `renewed`: nothing of them is left once it took its state anew.
+    pub fn rows_rot(&self, node: NodeId, renewed: bool) {
+        let mut machines = self.machines.lock();
+        let machine = machines.get_mut(&node).expect("one of the machines");
+        machine.condition.rotten = true;
+        let before = if renewed {
+            machine.starts + 1
+        } else {
+            u64::MAX
+        };
+        machine.rotted_before = machine.rotted_before.max(before);
     }
     pub fn is_ruined(&self, node: NodeId) -> bool {
         self.machines.lock()[&node].ruined

@@ -141,10 +141,16 @@ fn draw_faults(members: u32) -> Vec<(Kind, u64)> {
         }
     }
     // Who is lost for good counts against the members there are: with members that come and go the two do not mix.
-    let comes_and_goes =
-        |(kind, _): &(Kind, u64)| matches!(kind, Kind::AddMember | Kind::RemoveMember);
-    if faults.iter().any(comes_and_goes) {
-        faults.retain(|(kind, _)| !matches!(kind, Kind::FlippedBit | Kind::WipedDisk));
+    let comes_and_goes = [Kind::AddMember, Kind::RemoveMember];
+    let loses = [Kind::FlippedBit, Kind::RottenRows, Kind::WipedDisk];
+    let any = |kinds: &[Kind]| faults.iter().any(|(kind, _)| kinds.contains(kind));
+    if any(&comes_and_goes) && any(&loses) {
+        let without = if sim::chance(0.35) {
+            &comes_and_goes[..]
+        } else {
+            &loses
+        };
+        faults.retain(|(kind, _)| !without.contains(kind));
     }
     if faults.is_empty() {
         faults.push((Kind::Kill, 1));

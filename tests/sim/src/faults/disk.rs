@@ -17,10 +17,23 @@ const ENDS_WITHIN: Duration = S;
 /// it first votes, and have that on disk.
 const KNOWN_AFTER: Duration = Duration::from_secs(8);
 
-/// Whether the file is of the persisted state, which the other members have as well.
-fn is_state(path: &Path) -> bool {
+/// What a flipped bit of a file spoils.
+enum Rot {
+    /// The persisted state: the other members have it as well, and a member that took it anew has nothing left of it.
+    Rows,
+    /// What the other members have as well, but a file that stays when the state is taken anew.
+    Peers,
+    /// What no other member has.
+    Lasting,
+}
+
+fn rots(path: &Path) -> Rot {
     let mut names = path.iter().filter_map(|name| name.to_str());
-    names.any(|name| name.starts_with("rows") || name == "peers")
+    match names.find(|name| name.starts_with("rows") || *name == "peers") {
+        Some("peers" | "rows.current") => Rot::Peers,
+        Some(_) => Rot::Rows,
+        None => Rot::Lasting,
+    }
 }
 
 impl Fault {
@@ -35,7 +48,12 @@ impl Fault {
             Kind::FailedRename => self.fails(DiskOp::Rename, ErrorKind::Other).await,
             Kind::FullDisk => self.full_disk().await,
             Kind::LowDisk => self.low_disk().await,
-            Kind::FlippedBit => self.flipped_bit().await,
+            Kind::FlippedBit => {
+                let within = ["/wal/", "/rows", "/member/"][sim::below(3) as usize];
+                self.flipped_bits(within, 3).await
+            }
+            // Many: most of a member's rows are not read again for a while.
+            Kind::RottenRows => self.flipped_bits("/rows", 12).await,
             _ => self.wiped_disk().await,
         }
     }
@@ -44,6 +62,7 @@ impl Fault {
         let (node, lease) = (self.victim(), self.cluster.plan.lease());
         let length = sim::between(lease / 4, lease * 4);
         self.fires(node, format!("has a disk that hangs for {length:?}"))?;
+        self.cluster.disk_hangs(node, length);
         sim::stall_disk(node, length);
         Ok(())
     }
@@ -54,6 +73,9 @@ impl Fault {
         let length = sim::between(lease / 4, lease * 4);
         let dir = if sim::chance(0.7) { "/wal/" } else { "/rows/" };
         self.fires(node, format!("has files in {dir} that hang for {length:?}"))?;
+        if dir == "/wal/" {
+            self.cluster.disk_hangs(node, length);
+        }
         sim::hang_files(node, dir, length);
         Ok(())
     }
@@ -193,7 +215,7 @@ impl Fault {
     }
 
     /// Bit rot, of a member that runs or of one that is down.
-    async fn flipped_bit(&self) -> Step {
+    async fn flipped_bits(&self, within: &str, most: u64) -> Step {
         let node = self.victim();
         let expendable = self.cluster.plan.expendable();
         let before = self.cluster.condition(node);
@@ -201,18 +223,17 @@ impl Fault {
         if self.cluster.doomed() >= expendable && !again {
             return Ok(());
         }
-        let within = ["/wal/", "/rows", "/member/"][sim::below(3) as usize];
         let stopped = sim::chance(0.5);
         if stopped {
             self.cluster.end(node, End::Killed);
         }
-        for _ in 0..1 + sim::below(3) {
+        for _ in 0..1 + sim::below(most) {
             if let Some((path, offset)) = sim::flip_bit(node, within) {
-                self.cluster
-                    .set_condition(node, |condition| match is_state(&path) {
-                        true => condition.rotten = true,
-                        false => condition.flipped = true,
-                    });
+                match rots(&path) {
+                    Rot::Rows => self.cluster.rows_rot(node, true),
+                    Rot::Peers => self.cluster.rows_rot(node, false),
+                    Rot::Lasting => self.cluster.set_condition(node, |c| c.flipped = true),
+                }
                 let text = format!("has a flipped bit in {} at {offset}", path.display());
                 self.fires(node, text)?;
             }

@@ -78,6 +78,7 @@ kinds! {
     FullDisk "disk-full" 4 true,
     LowDisk "disk-low" 4 true,
     FlippedBit "bit-flip" 3 false,
+    RottenRows "rows-bit-flip" 6 false,
     WipedDisk "wiped-disk" 2 false,
     AddMember "add-member" 6 true,
     RemoveMember "remove-member" 5 true,
@@ -152,6 +153,7 @@ impl Fault {
             | Kind::FullDisk
             | Kind::LowDisk
             | Kind::FlippedBit
+            | Kind::RottenRows
             | Kind::WipedDisk => self.disk().await,
             Kind::AddMember | Kind::RemoveMember => self.members().await,
             Kind::TornLeader => self.torn_leader().await,
