@@ -425,18 +425,20 @@ async fn publish<E: Env>(
         if known == told {
             return;
         }
-        let command = Command::MemberPublish {
-            member: shared.member,
-            name: name.clone(),
-            client_urls: client_urls.clone(),
-            incarnation,
-        };
-        if shared
-            .propose(command, E::now() + shared.request_timeout)
-            .await
-            .is_err()
-        {
-            E::sleep(Duration::from_millis(200)).await;
+        // One that is to go, or that does not know yet that it was added, would be ignored.
+        let wanted = shared.machine.members();
+        let ignored = !wanted.is_empty() && wanted.iter().all(|m| m.id != shared.member);
+        if !ignored {
+            let command = Command::MemberPublish {
+                member: shared.member,
+                name: name.clone(),
+                client_urls: client_urls.clone(),
+                incarnation,
+            };
+            let deadline = E::now() + shared.request_timeout;
+            // The next look tells what became of it.
+            drop(shared.propose(command, deadline).await);
         }
+        E::sleep(crate::limits::PUBLISH_PAUSE).await;
     }
 }

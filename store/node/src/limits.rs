@@ -63,6 +63,10 @@ pub const DISK_RESTART_BYTES_MIN: u64 = 34 << 20;
 /// least reserve.
 pub const SPACE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Leases after which a leader that hears nothing of a member takes the alarm about its disk away: what is not there cannot run
+/// into the end of its disk. One that comes back raises it again.
+pub const SPACE_LOST_LEASES: u32 = 10;
+
 /// How long one look waits for its alarm to be replicated before it looks again.
 pub const SPACE_PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -100,8 +104,13 @@ pub const VERSION_PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for a change of leadership before looking again; only a safety net, changes wake the queue.
 pub const LEADER_POLL: Duration = Duration::from_millis(50);
 
+/// Between two tries to publish what a member is: whatever answers at once is not asked without pause.
+pub const PUBLISH_PAUSE: Duration = Duration::from_millis(200);
 /// How often the leader looks whether Raft's membership is the wanted one.
 pub const MEMBERSHIP_INTERVAL: Duration = Duration::from_millis(50);
+/// A removed member lives on for so long: what it was asked to do, its own removal above all, is answered ([`MEMBERSHIP_INTERVAL`]
+/// until that is noticed). etcd waits for a second.
+pub const REMOVED_LINGERS: Duration = Duration::from_millis(250);
 /// How long one step of it may take; then the next look decides anew.
 pub const MEMBERSHIP_STEP_MAX: Duration = Duration::from_secs(5);
 /// A learner that lacks no more entries than this becomes a voter: fewer than are on their way at any moment under load.

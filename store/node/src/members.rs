@@ -7,7 +7,7 @@ use barque_store_consensus::Membership;
 use barque_store_env::{Env, Instant};
 use barque_store_state::{Answer, Command, MemberChange, MemberId, MemberInfo, Refusal};
 
-use crate::limits::MEMBERSHIP_INTERVAL;
+use crate::limits::{MEMBERSHIP_INTERVAL, REMOVED_LINGERS};
 use crate::{ProposeError, Store, TransferError, ids};
 
 impl<E: Env> Store<E> {
@@ -45,7 +45,8 @@ impl<E: Env> Store<E> {
     }
 
     /// Changes who is to be in the cluster; returns all members after it. Answers once the wish is committed; Raft's own
-    /// membership follows it in steps. A removal is waited for: whoever asked for it may take the machine away.
+    /// membership follows it in steps. A removal is waited for, because whoever asked for it may take the machine away: one that
+    /// must wait (its vote is needed until others are back) ends as [`ProposeError::Timeout`] and is carried out later.
     pub async fn member_change(
         &self,
         change: MemberChange,
@@ -59,7 +60,7 @@ impl<E: Env> Store<E> {
         Ok(match outcome.result {
             Ok(Answer::Members(members)) => {
                 if let Some(id) = leaving {
-                    self.until_gone(id, deadline).await;
+                    self.until_gone(id, deadline).await?;
                 }
                 Ok(members)
             }
@@ -68,15 +69,26 @@ impl<E: Env> Store<E> {
         })
     }
 
-    /// Waits until Raft does without the member, as far as is known here, or the deadline has passed.
-    async fn until_gone(&self, id: MemberId, deadline: Instant) {
-        while id != self.shared.member && E::now() < deadline {
-            let membership = self.shared.consensus.membership();
-            if membership.is_without(id) {
-                return;
+    /// Waits until Raft does without the member, as far as is known here.
+    async fn until_gone(&self, id: MemberId, deadline: Instant) -> Result<(), ProposeError> {
+        let consensus = &self.shared.consensus;
+        let gone = async {
+            while !consensus.membership().is_without(id) {
+                E::sleep(MEMBERSHIP_INTERVAL).await;
             }
-            E::sleep(MEMBERSHIP_INTERVAL).await;
-        }
+        };
+        let gone = async {
+            if id != self.shared.member {
+                return gone.await;
+            }
+            // The entry that takes this member out may never reach it: then a peer says so.
+            let (gone, told) = (pin!(gone), pin!(consensus.removed()));
+            futures::future::select(gone, told).await;
+        };
+        let left = deadline.saturating_since(E::now());
+        E::timeout(left, gone)
+            .await
+            .map_err(|_| ProposeError::Timeout)
     }
 
     /// Hands leadership to `to`; this member must lead.
@@ -89,22 +101,19 @@ impl<E: Env> Store<E> {
         self.shared.consensus.transfer_away(deadline).await;
     }
 
-    /// Resolves once this member was removed from the cluster and Raft does without it; it should be shut down then. (Before,
-    /// its vote may be needed to carry the removal out.)
+    /// Resolves once this member was removed from the cluster, Raft does without it, and whoever asked it for that has had
+    /// the time to be answered; it should be shut down then. (Before, its vote may be needed to carry the removal out.)
     pub async fn removed(&self) {
         let consensus = &self.shared.consensus;
         let out = async {
             self.shared.machine.removed().await;
-            loop {
-                let membership = consensus.membership();
-                if membership.is_without(self.shared.member) {
-                    return;
-                }
+            while !consensus.membership().is_without(self.shared.member) {
                 E::sleep(MEMBERSHIP_INTERVAL).await;
             }
         };
         // The entry that takes it out may never reach it: then a peer says so.
         let (out, told) = (pin!(out), pin!(consensus.removed()));
         futures::future::select(out, told).await;
+        E::sleep(REMOVED_LINGERS).await;
     }
 }

@@ -179,10 +179,16 @@ impl<E: Env> Keeper<E> {
         let gate = self.shared.machine.gate.clone();
         let mut warned = false;
         let mut unknown = false;
+        let mut leads_since = None;
         loop {
             self.look_at_disk(&mut unknown).await;
             self.keep_own_alarm().await;
-            if self.shared.leads(E::now()) {
+            leads_since = match self.shared.leads(E::now()) {
+                true => leads_since.or(Some(E::now())),
+                false => None,
+            };
+            if let Some(since) = leads_since {
+                self.clear_lost(since).await;
                 if let Some(quota) = gate.quota_bytes {
                     warn_early(&gate, quota, &mut warned);
                     self.raise_at_quota(quota).await;
@@ -284,6 +290,31 @@ impl<E: Env> Keeper<E> {
             for alarm in alarms {
                 self.propose(clear(alarm)).await;
             }
+        }
+    }
+
+    /// A member whose disk was low and that is gone since, for it ran into the end of the disk most likely, keeps nobody else
+    /// from writing. It raises its alarm again when it comes back to a disk that is low.
+    async fn clear_lost(&self, leads_since: Instant) {
+        let patience = self.shared.consensus.lease() * SPACE_LOST_LEASES;
+        let now = E::now();
+        let lost = |alarm: &Alarm| {
+            let progress = self.shared.consensus.progress(alarm.member);
+            let heard = progress.and_then(|p| p.acked).unwrap_or(leads_since);
+            alarm.cause == AlarmCause::Disk
+                && alarm.member != self.shared.member
+                && now.saturating_since(heard.max(leads_since)) > patience
+        };
+        let lost: Vec<Alarm> = {
+            let state = self.shared.machine.state.read();
+            state.alarms().iter().filter(lost).collect()
+        };
+        for alarm in lost {
+            warn!(
+                member = format_args!("{:x}", alarm.member.0),
+                "its disk was nearly full when it was heard last: its alarm NOSPACE ends, the others go on without it"
+            );
+            self.propose(clear(alarm)).await;
         }
     }
 

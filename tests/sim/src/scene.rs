@@ -158,12 +158,21 @@ impl Scene {
     /// Whether the leader accepted a change of the members in time.
     pub async fn change(&self, change: MemberChange, time: Duration) -> bool {
         let leader = self.leader().await;
-        let store = self.stores[&leader].clone();
-        let change = sim::spawn_on(leader, "change", async move {
+        self.change_at(leader, change, time).await
+    }
+    /// Whether the change was made in time, when this member is asked for it.
+    pub async fn change_at(&self, node: NodeId, change: MemberChange, time: Duration) -> bool {
+        let store = self.stores[&node].clone();
+        let change = sim::spawn_on(node, "change", async move {
             store.member_change(change, SimEnv::now() + time).await
         });
         let answer = SimEnv::timeout(time + 100 * MS, change).await;
         matches!(answer, Ok(Ok(Ok(Ok(_)))))
+    }
+    /// Who is to be in the cluster, as this member knows.
+    pub fn wanted(&self, node: NodeId) -> Vec<MemberId> {
+        let members = self.stores[&node].members();
+        members.into_iter().map(|member| member.id).collect()
     }
     pub fn membership(&self, node: NodeId) -> Membership {
         self.stores[&node].membership()
@@ -238,11 +247,12 @@ impl Scene {
         };
         let write = sim::spawn_on(node, "write", async move {
             let deadline = SimEnv::now() + time;
-            store.propose(Command::Put(put), deadline).await
+            let outcome = store.propose(Command::Put(put), deadline).await;
+            outcome.is_ok_and(|outcome| outcome.result.is_ok())
         });
         // A member that is dead or stands still gives no answer at all.
         let answer = SimEnv::timeout(time + 100 * MS, write).await;
-        matches!(answer, Ok(Ok(Ok(_))))
+        matches!(answer, Ok(Ok(true)))
     }
     /// Has the member write without waiting for it.
     pub fn begin_write(&self, node: NodeId, n: u32) -> Task<()> {

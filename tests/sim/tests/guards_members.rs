@@ -80,8 +80,10 @@ async fn a_removal_takes_the_majority_away(guards: Guards) -> bool {
     sim::sleep(S).await;
     scene.kill(down);
     sim::sleep(2 * LEASE).await;
-    let accepted = scene.change(MemberChange::Remove { id }, S).await;
-    assert!(accepted, "it was to be carried out later");
+    let done = scene.change(MemberChange::Remove { id }, S).await;
+    assert!(!done, "whoever asked may take the machine away");
+    let wanted = scene.wanted(leader);
+    assert!(!wanted.contains(&id), "it is to be carried out later");
     let served = scene.write(leader, "meanwhile", 2 * S).await;
     // And once it can be done, it is.
     scene.start(down).await.expect("it starts again");

@@ -5,7 +5,7 @@ use barque_store_env::sim::{self, NodeId};
 use barque_store_state::{MemberChange, MemberId, MemberInfo};
 
 use super::{Fault, Kind, MS, S, Step};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, End};
 use crate::journal::HARNESS;
 
 /// Members that a run grows to at most.
@@ -82,8 +82,13 @@ impl Fault {
             return Ok(());
         }
         self.fires(node, "is to leave")?;
+        let done = self.change(MemberChange::Remove { id }).await.is_some();
+        if done && sim::chance(0.5) {
+            self.say(node, "is taken away, as it was removed")?;
+            self.cluster.end(node, End::PowerLoss);
+            self.cluster.leaves(node);
+        }
         // Whether it was done or not: it ends by itself when it was, and until then its vote may be needed.
-        let _ = self.change(MemberChange::Remove { id }).await;
         Ok(())
     }
 }
