@@ -41,6 +41,8 @@ enum Verdict {
     /// It can only be decided in a moment.
     Later,
     Answer(Result<Outcome, Failure>),
+    /// It was carried out: what came of it.
+    Known(Outcome),
 }
 
 impl<E: Env> Worker<E> {
@@ -125,6 +127,7 @@ impl<E: Env> Worker<E> {
         let term = view.term;
         let mut batch = Vec::new();
         let mut answered = Vec::new();
+        let mut refused = Vec::new();
         let mut later = Vec::new();
         let mut grows = 0;
         // The ledger hears of them all at once below: two attempts of one command may have waited here side by side.
@@ -143,25 +146,38 @@ impl<E: Env> Worker<E> {
                     batch.push(waiting);
                 }
                 Verdict::Later => later.push(waiting),
+                Verdict::Known(outcome) => answered.push((waiting.reply, Ok(outcome))),
                 Verdict::Answer(answer) => {
-                    self.note(&waiting, &answer, course);
+                    // The attempt before this one may still be on its way.
+                    if let (Some(number), Ok(_)) = (waiting.number, &answer)
+                        && number.again
+                    {
+                        taken.extend(name);
+                        refused.push(number);
+                    }
                     answered.push((waiting.reply, answer));
                 }
             }
         }
-        self.queue.answer(answered);
         let wait = (!later.is_empty()).then(|| E::now() + OWN_TERM_POLL);
         self.queue.push_front(later);
-        if batch.is_empty() {
-            return wait;
-        }
-        course.growing += grows;
-        let time = self.machine.stamp(term, E::now());
         // Alone, nobody else could lead, and nothing is ever sent again.
         if !self.consensus.is_alone() {
             course.number(&mut batch, view.applied);
         }
         let lowest = course.begin(&batch);
+        // Not before all that was taken is under way, waits or is known: the ledger forgets what is not asked for any more.
+        for number in refused {
+            let open = (number.from).map_or_else(|| self.open(course), |from| from.open);
+            let mut ledger = self.machine.ledger.lock();
+            ledger.refused(self.name(&number), open);
+        }
+        self.queue.answer(answered);
+        if batch.is_empty() {
+            return wait;
+        }
+        course.growing += grows;
+        let time = self.machine.stamp(term, E::now());
         let origins = self.origins(&batch, self.open(course));
         self.machine.ledger.lock().proposed(term, &origins);
         let entry = Entry {
@@ -196,17 +212,6 @@ impl<E: Env> Worker<E> {
         wait
     }
 
-    /// A command that was sent before is refused now: the attempt before this one may still be on its way.
-    fn note(&self, waiting: &Waiting, answer: &Result<Outcome, Failure>, course: &Course) {
-        if let (Some(number), Ok(Outcome { result: Err(_), .. })) = (waiting.number, answer)
-            && number.again
-        {
-            let open = (number.from).map_or_else(|| self.open(course), |from| from.open);
-            let mut ledger = self.machine.ledger.lock();
-            ledger.refused(self.name(&number), open);
-        }
-    }
-
     /// What may have been carried out is looked up first: whatever is refused now, it was not refused then.
     fn verdict(&self, waiting: &Waiting, term: u64, pending: u64, changing: &mut bool) -> Verdict {
         if self.machine.is_fenced() {
@@ -232,7 +237,7 @@ impl<E: Env> Worker<E> {
                 {
                     Known::New => {}
                     Known::UnderWay => return Verdict::Answer(Err(Failure::Unknown)),
-                    Known::Done(outcome) => return Verdict::Answer(Ok(outcome)),
+                    Known::Done(outcome) => return Verdict::Known(outcome),
                     Known::Forgotten => return Verdict::Answer(Err(Failure::Forgotten)),
                 }
             }

@@ -372,6 +372,49 @@ fn a_leader_that_is_asked_to_stop_leaves_nothing_open() {
     }
 }
 
+/// A follower sends a batch with a command in it that is refused, and the leader is lost. What the follower is told of each.
+async fn a_batch_with_a_refusal() -> Vec<Result<Outcome, ProposeError>> {
+    let mut cluster = Cluster::start(Guards::default()).await;
+    let leader = cluster.leader().await;
+    let follower = NODES[sim::below(3) as usize];
+    let store = cluster.stores[&follower].clone();
+    let compact = Command::Compact {
+        revision: Revision(2),
+    };
+    if follower == leader {
+        return Vec::new();
+    }
+    let told = sim::spawn_on(follower, "batch", async move {
+        let deadline = SimEnv::now() + Duration::from_secs(8);
+        let compacted = store.propose(compact.clone(), deadline).await;
+        compacted.expect("acknowledged").result.expect("done");
+        let put = |n: u32| {
+            Command::Put(Put {
+                key: format!("batch/{n}").into(),
+                ..Put::default()
+            })
+        };
+        let commands = [put(1), compact, put(2), put(3)];
+        let told = commands.map(|command| store.propose(command, deadline));
+        futures::future::join_all(told).await
+    });
+    sim::sleep(sim::between(Duration::ZERO, MS * 30)).await;
+    cluster.kill(leader);
+    told.await.expect("the follower lives")
+}
+
+/// The refused one made the leader forget the others of its batch, which had been carried out.
+#[test]
+fn a_refusal_leaves_what_is_known_of_the_rest_of_its_batch() {
+    for seed in 1..=60 {
+        let told = sim::run(seed, a_batch_with_a_refusal());
+        for (at, told) in told.into_iter().enumerate() {
+            let outcome = told.unwrap_or_else(|e| panic!("seed {seed}, command {at}: {e}"));
+            assert_eq!(outcome.result.is_err(), at == 1, "seed {seed}, {outcome:?}");
+        }
+    }
+}
+
 #[test]
 fn guard_13_without_the_look_commands_are_carried_out_twice() {
     let off = Guards {
