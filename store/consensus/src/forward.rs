@@ -25,7 +25,8 @@ use bytes::Bytes;
 use openraft_rt::WatchReceiver;
 use prost::Message;
 
-use crate::member::{Inner, left_ms};
+use crate::member::Inner;
+use crate::reads::left_ms;
 use crate::transport::Link;
 use crate::transport::call::CallError;
 use crate::transport::frame::{Frame, Kind};

@@ -8,11 +8,14 @@ use std::time::Duration;
 use barque_store_env::{Env, Instant};
 use barque_store_state::{LogIndex, MemberId};
 use futures::future::{Either, select, select_ok};
+use openraft::LinearizerOption;
+use openraft::errors::{LinearizableReadError, RaftError};
 
 use crate::ProposeError;
-use crate::member::{Inner, leader_read_index, left_ms};
+use crate::member::{Inner, Raft};
 use crate::transport::frame::Kind;
 use crate::transport::wire::{ErrorBody, ReadIndexBody, ReadIndexReplyBody};
+use crate::types::log_index;
 
 impl<E: Env> Inner<E> {
     pub async fn read_index(&self, deadline: Instant) -> Result<LogIndex, ProposeError> {
@@ -115,5 +118,31 @@ impl<E: Env> Inner<E> {
             Ok(result) => result,
             Err(_) => Err(ProposeError::Timeout),
         }
+    }
+}
+
+/// What is left of a deadline, as it travels; `None` when nothing is.
+pub fn left_ms(deadline: Instant, now: Instant) -> Option<u64> {
+    let left = deadline.saturating_since(now);
+    (left > Duration::ZERO).then(|| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// A read index of this member, which must lead. Concurrent calls share openraft's heartbeat rounds.
+pub async fn leader_read_index<E: Env>(
+    raft: &Raft<E>,
+    wait: Duration,
+) -> Result<LogIndex, ProposeError> {
+    let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(wait);
+    match raft.get_read_log_id(option).await {
+        Ok((read, _)) => Ok(log_index(read.log_id())),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+            Err(ProposeError::NotLeader {
+                leader: to.leader_id.map(MemberId),
+            })
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+            Err(ProposeError::NotLeader { leader: None })
+        }
+        Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
     }
 }

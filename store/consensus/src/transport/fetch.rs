@@ -18,7 +18,7 @@ use crate::machine::stored;
 use crate::pins::{Held, Use};
 use crate::record::VoteRecord;
 use crate::types::{LogId, inner, outer};
-use crate::{ImageRules, Mark, Offer, ProposeError, Staging, Working, limits, member};
+use crate::{ImageRules, Mark, Offer, ProposeError, Staging, Working, limits, reads};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct FetchBody {
@@ -71,7 +71,7 @@ pub async fn serve<E: Env>(
 
 async fn find<E: Env>(served: &Served<E>, ask: &FetchBody) -> Result<Arc<Held>, ErrorBody> {
     let wait = served.lease.min(limits::FETCH_ASK_MAX / 2);
-    match member::leader_read_index(&served.raft, wait).await {
+    match reads::leader_read_index(&served.raft, wait).await {
         Ok(_) => {}
         Err(stopped @ ProposeError::Stopped) => return Err(ErrorBody::propose(&stopped)),
         Err(_) => {
