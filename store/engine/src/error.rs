@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::RowId;
+use crate::codec::HeaderError;
 
 /// This member can no longer trust, or cannot open, its persisted state.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -81,6 +82,18 @@ impl Error {
             operation,
             file: file.into(),
             cause: Arc::new(cause),
+        }
+    }
+
+    /// A file that its header does not let be read.
+    pub(crate) fn header(file: impl Into<PathBuf>, cause: HeaderError) -> Self {
+        match cause {
+            HeaderError::Bad(what) => Error::corrupt(file, 0, what),
+            HeaderError::TooNew { format, min_reader } => Error::TooNew {
+                file: file.into(),
+                format,
+                min_reader,
+            },
         }
     }
 

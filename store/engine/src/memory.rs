@@ -10,8 +10,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::codec::{
-    self, FILE_HEADER, FileHeader, Found, FrameKind, FrameWriter, HeaderError, Link, MEMORY_MAGIC,
-    Place,
+    self, FILE_HEADER, FileHeader, Found, FrameKind, FrameWriter, Link, MEMORY_MAGIC, Place,
 };
 use crate::error::Latch;
 use crate::held::Held;
@@ -88,17 +87,8 @@ impl<E: Env> Memory<E> {
             .read_at(0, len as usize)
             .await
             .map_err(failed("read"))?;
-        let header = match FileHeader::decode(&bytes, MEMORY_MAGIC) {
-            Ok(header) => header,
-            Err(HeaderError::Bad(what)) => return Err(Error::corrupt(&path, 0, what)),
-            Err(HeaderError::TooNew { format, min_reader }) => {
-                return Err(Error::TooNew {
-                    file: path,
-                    format,
-                    min_reader,
-                });
-            }
-        };
+        let header = FileHeader::decode(&bytes, MEMORY_MAGIC)
+            .map_err(|cause| Error::header(&path, cause))?;
 
         let mut engine = Memory::<E> {
             store_id: header.store_id,

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use barque_store_env::{Disk, File, Open, ReadAt};
 use bytes::Bytes;
 
-use crate::codec::{FILE_HEADER, FileHeader, HeaderError, Link, SEGMENT_MAGIC};
+use crate::codec::{FILE_HEADER, FileHeader, Link, SEGMENT_MAGIC};
 use crate::error::{Error, Unreadable};
 use crate::files::sync_dir;
 
@@ -97,12 +97,7 @@ pub fn read_header(
             let what = format!("the file is number {} by its header", header.number);
             Err(Error::corrupt(path, 0, what))
         }
-        Err(HeaderError::TooNew { format, min_reader }) => Err(Error::TooNew {
-            file: path.to_owned(),
-            format,
-            min_reader,
-        }),
-        Err(HeaderError::Bad(what)) => Err(Error::corrupt(path, 0, what)),
+        Err(cause) => Err(Error::header(path, cause)),
     }
 }
 

@@ -20,8 +20,8 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::codec::{
-    self, FILE_HEADER, FileHeader, FrameKind, FrameWriter, HeaderError, Link, ROW_HEADER,
-    SLED_MAGIC, row_len, u64_at,
+    self, FILE_HEADER, FileHeader, FrameKind, FrameWriter, Link, ROW_HEADER, SLED_MAGIC, row_len,
+    u64_at,
 };
 use crate::error::Latch;
 use crate::limits::{SLED_CACHE_BYTES, SLED_LINGERS_MAX, SLED_LOCK_PAUSE, SLED_PIECE_BYTES};
@@ -348,15 +348,9 @@ async fn open_mark<E: Env>(
         .await
         .map_err(failed("opening"))?;
     let bytes = file.read_at(0, FILE_HEADER).await.map_err(failed("read"))?;
-    match FileHeader::decode(&bytes, SLED_MAGIC) {
-        Ok(header) => Ok((file, header)),
-        Err(HeaderError::Bad(what)) => Err(Error::corrupt(path, 0, what)),
-        Err(HeaderError::TooNew { format, min_reader }) => Err(Error::TooNew {
-            file: path,
-            format,
-            min_reader,
-        }),
-    }
+    let header =
+        FileHeader::decode(&bytes, SLED_MAGIC).map_err(|cause| Error::header(&path, cause))?;
+    Ok((file, header))
 }
 
 impl<E: Env> Engine<E> for Sled<E> {
