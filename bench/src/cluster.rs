@@ -12,7 +12,9 @@ use tempfile::TempDir;
 use crate::Void;
 use crate::ask;
 use crate::fate::Fate;
-use crate::limits::{ASK, FIRST_READ, FIRST_READ_RETRY, READY, READY_RETRY, REQUEST, STOP};
+use crate::limits::{
+    ASK, FIRST_READ, FIRST_READ_RETRY, READY, READY_RETRY, REQUEST, RETRIALS, STOP,
+};
 use crate::member::{Member, Plan, peer_url};
 use crate::ports;
 
@@ -252,6 +254,13 @@ impl Cluster {
             who: self.side.to_string(),
             why: format!("{why}\n{}", logs.collect::<Vec<_>>().join("\n")),
         }
+    }
+
+    /// The void of a trial that never came to its fault.
+    pub fn restless(&self) -> Void {
+        self.load_error(format!(
+            "its leader changed by itself {RETRIALS} times in a row"
+        ))
     }
 
     pub fn pids(&self) -> Vec<u32> {

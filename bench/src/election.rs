@@ -213,9 +213,7 @@ async fn trial(
         cluster.settled().await?;
         return Ok(window);
     }
-    Err(cluster.load_error(format!(
-        "its leader changed by itself {RETRIALS} times in a row"
-    )))
+    Err(cluster.restless())
 }
 
 /// Whether every probe has had a put acknowledged that was sent after the fault; a little later, so that those of the window end.

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::Void;
 use crate::cluster::{Cluster, Side};
-use crate::find::Asked;
 use crate::limits::{CLIENTS_MAX, TERM_POLL};
 use crate::roam::{self, Load, Seen};
-use crate::setup::{Bench, Each, Sides, Timing, turn};
+use crate::setup::{Bench, Each, Servers, turn};
 use crate::table::{Better, Named, most};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -26,13 +25,8 @@ pub struct Args {
     busy: usize,
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// HEARTBEAT/ELECTION in milliseconds, for both sides
-    #[arg(long, default_value_t = Timing::DEFAULT)]
-    flags: Timing,
     #[command(flatten)]
-    sides: Sides,
-    #[command(flatten)]
-    asked: Asked,
+    servers: Servers,
 }
 
 /// What is asked of Barque: leaders change for faults, not for load.
@@ -85,22 +79,22 @@ pub async fn run(args: &Args) -> Result<String, Void> {
             "--clients: 1 to 2000; --busy: at most 64".into(),
         ));
     }
-    let bench = Bench::new(&args.asked).await?;
+    let bench = Bench::new(&args.servers.asked).await?;
     let threads = args.busy * bench.machine.cores;
     let what = format!(
         "elections: 3 members beside {threads} busy threads, {} clients in a closed loop, no fault; {} s each in {} alternating turns",
         args.clients, args.seconds, args.turns
     );
-    let mut table = bench.table(&what, &format!("heartbeat/election ms {}", args.flags));
+    let mut table = bench.table(&what, &args.servers.in_words());
     let mut turns = Each::<Turns>::default();
     let both: Vec<Side> = [Side::Barque, Side::Etcd]
         .into_iter()
-        .filter(|side| args.sides.has(*side))
+        .filter(|side| args.servers.sides.has(*side))
         .collect();
     for n in 0..args.turns {
         for which in turn(n, both.len()) {
             let side = both[which];
-            let mut cluster = bench.start(side, 3, &args.flags.flags()).await?;
+            let mut cluster = bench.start(side, 3, &args.servers.flags.flags()).await?;
             let (changes, seen) = one(&mut cluster, args, threads).await?;
             eprintln!(
                 "turn {}: {side} {changes} changes of the term, {} puts, {} failed, longest gap {} ms",
@@ -136,7 +130,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
         gap.etcd,
         Better::Less,
     );
-    let changes = if args.sides.has(Side::Barque) {
+    let changes = if args.servers.sides.has(Side::Barque) {
         turns.barque.changes as f64
     } else {
         f64::NAN

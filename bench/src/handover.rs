@@ -7,11 +7,10 @@ use nix::sys::signal::Signal;
 
 use crate::Void;
 use crate::cluster::Cluster;
-use crate::find::Asked;
 use crate::limits::{CLIENTS_MAX, RETRIALS, STOP};
 use crate::load::Chance;
 use crate::roam::{self, Load, Seen};
-use crate::setup::{Bench, Each, Sides, Timing, stop_each, turn};
+use crate::setup::{Bench, Each, Servers, stop_each, turn};
 use crate::table::{Named, Table, most};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -27,16 +26,11 @@ pub struct Args {
     /// Milliseconds between an acknowledgement and the client's next put
     #[arg(long, default_value_t = 2)]
     pause_ms: u64,
-    /// HEARTBEAT/ELECTION in milliseconds, for both sides
-    #[arg(long, default_value_t = Timing::DEFAULT)]
-    flags: Timing,
     /// The moments of the signals
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    sides: Sides,
-    #[command(flatten)]
-    asked: Asked,
+    servers: Servers,
 }
 
 /// What is asked of Barque: the longest times without an acknowledged write.
@@ -81,14 +75,16 @@ pub async fn run(args: &Args) -> Result<String, Void> {
             "--trials, --rolling: not both 0; --clients: 1 to 2000".into(),
         ));
     }
-    let bench = Bench::new(&args.asked).await?;
+    let bench = Bench::new(&args.servers.asked).await?;
     let what = format!(
         "handover: 3 members, {} clients over all of them in a closed loop with pauses of {} ms; {} SIGTERMs of the leader and {} rolling \
          restarts, alternating",
         args.clients, args.pause_ms, args.trials, args.rolling
     );
-    let mut table = bench.table(&what, &format!("heartbeat/election ms {}", args.flags));
-    let mut clusters = bench.start_each(args.sides, 3, &args.flags.flags()).await?;
+    let mut table = bench.table(&what, &args.servers.in_words());
+    let mut clusters = bench
+        .start_each(args.servers.sides, 3, &args.servers.flags.flags())
+        .await?;
     let mut chance = Chance(args.seed);
     let mut stops = Each::<Trials>::default();
     for n in 0..args.trials {
@@ -178,9 +174,7 @@ async fn stop_leader(
         cluster.settled().await?;
         return Ok((seen, took));
     }
-    Err(cluster.load_error(format!(
-        "its leader changed by itself {RETRIALS} times in a row"
-    )))
+    Err(cluster.restless())
 }
 
 async fn restart_all(cluster: &mut Cluster, args: &Args) -> Result<(Seen, Duration), Void> {

@@ -10,9 +10,8 @@ use hdrhistogram::Histogram;
 use crate::Void;
 use crate::ask;
 use crate::cluster::{Cluster, Side};
-use crate::find::Asked;
 use crate::limits::{ASK, JOIN, JOIN_POLL};
-use crate::setup::{Bench, Each, Sides, Timing, fill, stop_each, turn};
+use crate::setup::{Bench, Each, Servers, fill, stop_each, turn};
 use crate::table::{Better, Named, Table, median};
 use crate::wire::Beyond;
 use crate::work::{Keys, Steady};
@@ -37,13 +36,8 @@ pub struct Args {
     /// Seconds the writes are looked at before and after
     #[arg(long, default_value_t = 5.0)]
     look: f64,
-    /// HEARTBEAT/ELECTION in milliseconds, for both sides
-    #[arg(long, default_value_t = Timing::DEFAULT)]
-    flags: Timing,
     #[command(flatten)]
-    sides: Sides,
-    #[command(flatten)]
-    asked: Asked,
+    servers: Servers,
 }
 
 /// What is asked of Barque: the writes of the others meanwhile, against before; and the bytes of an interrupted join, against one
@@ -142,8 +136,10 @@ pub async fn run(args: &Args) -> Result<String, Void> {
     if !(args.look > 0.0 && args.look <= 3600.0) {
         return Err(Void::Asked("--look: at most an hour".into()));
     }
-    let bench = Bench::new(&args.asked).await?;
-    let mut clusters = bench.start_each(args.sides, 3, &args.flags.flags()).await?;
+    let bench = Bench::new(&args.servers.asked).await?;
+    let mut clusters = bench
+        .start_each(args.servers.sides, 3, &args.servers.flags.flags())
+        .await?;
     for cluster in &clusters {
         let began = Instant::now();
         fill(cluster, keys).await?;
@@ -187,7 +183,7 @@ pub async fn run(args: &Args) -> Result<String, Void> {
         args.writes_per_second,
         args.trials
     );
-    let mut table = bench.table(&what, &format!("heartbeat/election ms {}", args.flags));
+    let mut table = bench.table(&what, &args.servers.in_words());
     rows(&mut table, &plain);
     if args.interruptions > 0 {
         rows_interrupted(&mut table, args, &plain, &interrupted);

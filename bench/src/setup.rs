@@ -31,6 +31,25 @@ impl Sides {
     }
 }
 
+/// What is compared, and how it is started. A scenario of one timing has these flags; `election` takes several timings.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Servers {
+    /// HEARTBEAT/ELECTION in milliseconds, for both sides
+    #[arg(long, default_value_t = Timing::DEFAULT)]
+    pub flags: Timing,
+    #[command(flatten)]
+    pub sides: Sides,
+    #[command(flatten)]
+    pub asked: Asked,
+}
+
+impl Servers {
+    /// The flags of both sides, for a table.
+    pub fn in_words(&self) -> String {
+        format!("heartbeat/election ms {}", self.flags)
+    }
+}
+
 pub struct Bench {
     pub programs: Programs,
     pub machine: Machine,
