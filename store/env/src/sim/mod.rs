@@ -17,6 +17,7 @@ mod fs;
 mod net;
 mod node;
 mod rng;
+mod timer;
 mod world;
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ impl Env for SimEnv {
     }
     fn sleep_until(at: Instant) -> Sleep {
         let node = with(|w| w.ambient);
-        Box::pin(world::Timer::new(node, at))
+        Box::pin(timer::Timer::new(node, at))
     }
     fn spawn<F>(name: &'static str, task: F) -> Task<F::Output>
     where
@@ -141,7 +142,7 @@ pub fn elapsed() -> Duration {
 /// Sleeps in virtual time, whatever the ambient machine's clock shows.
 pub fn sleep(d: Duration) -> Sleep {
     let at = with(|w| w.now.saturating_add(nanos(d)));
-    Box::pin(world::Timer::new(HARNESS, Instant(at)))
+    Box::pin(timer::Timer::new(HARNESS, Instant(at)))
 }
 
 /// The reading of a machine's clock now.
