@@ -348,7 +348,8 @@ pub fn kv(channel: Channel) -> KvClient<Channel> {
     KvClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-async fn answers(addr: &str) -> Result<(), String> {
+/// Whether it serves a linearizable read now; else why not.
+pub async fn answers(addr: &str) -> Result<(), String> {
     let channel = connect(addr).await.map_err(|e| e.to_string())?;
     let request = RangeRequest {
         key: "ready".into(),
