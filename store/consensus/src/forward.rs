@@ -17,11 +17,13 @@
 //! says so, and the outcome stays unknown. A program that does not know numbers is sent none, and nothing twice.
 //! Not here: the memory, and who sends again when (`store/node`).
 
+use std::pin::pin;
 use std::time::Duration;
 
 use barque_store_env::{Env, Instant};
 use barque_store_state::{Command, LogIndex, MemberId, Outcome, wire as commands};
 use bytes::Bytes;
+use futures::future::{Either, select};
 use openraft_rt::WatchReceiver;
 use prost::Message;
 
@@ -168,6 +170,7 @@ impl<E: Env> Inner<E> {
             return Err(ProposeError::Busy);
         }
         let timeout_ms = left_ms(deadline, E::now()).ok_or(ProposeError::Timeout)?;
+        let term = numbering.as_ref().map(|numbering| numbering.term);
         let numbered = match numbering {
             Some(numbering) if self.takes_numbers(&link, deadline).await? => Some(numbering),
             // It would be appended a second time. The rest goes without them, the next time.
@@ -179,7 +182,7 @@ impl<E: Env> Inner<E> {
             Some(numbering) => {
                 let body = NumberedBody::new(timeout_ms, encoded, &numbering);
                 let call = link.requests.call(Kind::Numbered, body, deadline);
-                (ProposeError::Unknown, call.await)
+                (ProposeError::Unknown, self.within(term, call).await)
             }
             None => {
                 let body = ForwardBody {
@@ -187,7 +190,7 @@ impl<E: Env> Inner<E> {
                     commands: encoded,
                 };
                 let call = link.requests.call(Kind::Forward, body, deadline);
-                (ProposeError::Forgotten, call.await)
+                (ProposeError::Forgotten, self.within(term, call).await)
             }
         };
         let answer = match answer {
@@ -253,6 +256,23 @@ impl<E: Env> Inner<E> {
     pub fn is_alone(&self) -> bool {
         let metrics = self.metrics.borrow_watched();
         metrics.membership_config.nodes().count() < 2
+    }
+
+    /// The call's answer, unless a later term has a leader first: one that stands still would be waited for until its
+    /// connection is given up.
+    async fn within(
+        &self,
+        term: Option<u64>,
+        call: impl Future<Output = Result<Frame, CallError>>,
+    ) -> Result<Frame, CallError> {
+        let Some(term) = term else {
+            return call.await;
+        };
+        let (call, superseded) = (pin!(call), pin!(self.superseded(term)));
+        match select(call, superseded).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => Err(CallError::Lost("another member leads".into())),
+        }
     }
 
     /// Resolves once a leader of a later term is known here: whatever was sent to this term's is decided by the next one.

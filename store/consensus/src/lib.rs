@@ -379,10 +379,6 @@ impl<E: Env> Consensus<E> {
     pub fn is_alone(&self) -> bool {
         self.inner.is_alone()
     }
-    /// Resolves once a leader of a later term is known here.
-    pub async fn superseded(&self, term: u64) {
-        self.inner.superseded(term).await
-    }
     /// A read index (on the leader, or asked of it), waited for until applied here. Concurrent calls share rounds.
     pub async fn read_index(&self, deadline: Instant) -> Result<LogIndex, ProposeError> {
         self.inner.read_index(deadline).await

@@ -20,7 +20,7 @@ use crate::types::log_index;
 impl<E: Env> Inner<E> {
     pub async fn read_index(&self, deadline: Instant) -> Result<LogIndex, ProposeError> {
         let mut changes = self.changes();
-        let index = loop {
+        loop {
             if self.stopping() {
                 return Err(ProposeError::Stopped);
             }
@@ -30,7 +30,8 @@ impl<E: Env> Inner<E> {
             };
             // One attempt is answered within a lease or not at all.
             let wait = Duration::from_millis(left).min(self.timing.lease);
-            let attempt = match self.view().leader {
+            let view = self.view();
+            let attempt = match view.leader {
                 None => {
                     let asked = pin!(self.ask_everybody(wait));
                     let known = pin!(changes.changed());
@@ -43,7 +44,14 @@ impl<E: Env> Inner<E> {
                 Some(leader) => self.ask_read_index(leader, wait).await,
             };
             match attempt {
-                Ok(index) => break index,
+                Ok(index) => {
+                    // A leader of a later term may have come without that entry: then it never will, and the new one is asked.
+                    let applied = pin!(self.wait_applied(index, deadline));
+                    let superseded = pin!(self.superseded(view.term));
+                    if let Either::Left((applied, _)) = select(applied, superseded).await {
+                        return applied.map(|()| index);
+                    }
+                }
                 Err(ProposeError::Stopped) => return Err(ProposeError::Stopped),
                 // A read changes nothing: whatever went wrong, it may be asked again.
                 Err(_) => {
@@ -54,9 +62,7 @@ impl<E: Env> Inner<E> {
                     }
                 }
             }
-        };
-        self.wait_applied(index, deadline).await?;
-        Ok(index)
+        }
     }
 
     /// Whoever leads knows that it does: a member that was just started need not wait until it hears of it.

@@ -361,17 +361,10 @@ impl<E: Env> Worker<E> {
         };
         let commands: Vec<Command> = batch.iter().map(|w| w.command.clone()).collect();
         let deadline = latest(&batch);
-        let (consensus, term) = (self.consensus.clone(), view.term);
+        let consensus = self.consensus.clone();
         course.batches.push(Box::pin(async move {
-            let results = {
-                let sent = pin!(consensus.forward(leader, commands, Some(numbering), deadline));
-                // A leader that stands still would be waited for until its connection is given up.
-                let superseded = pin!(consensus.superseded(term));
-                match select(sent, superseded).await {
-                    Either::Left((results, _)) => results,
-                    Either::Right(_) => vec![Err(Failure::Unknown); batch.len()],
-                }
-            };
+            let sent = consensus.forward(leader, commands, Some(numbering), deadline);
+            let results = sent.await;
             assert_eq!(
                 results.len(),
                 batch.len(),

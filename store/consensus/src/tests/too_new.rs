@@ -8,12 +8,13 @@ use barque_store_env::{Conn, Env, Listener, Net, WriteHalf};
 use barque_store_state::ClusterVersion;
 
 use super::*;
-use crate::HashAt;
 use crate::record::VoteRecord;
 use crate::transport::frame::{Frame, FrameError, Kind, Reader};
 use crate::transport::wire::{
-    AppendBody, EntryBody, FEATURES, Hello, Lane, PROTOCOL, PROTOCOL_OLDEST, Refused, Welcome,
+    AppendBody, EntryBody, FEATURES, Hello, Lane, LogIdBody, PROTOCOL, PROTOCOL_OLDEST, Refused,
+    Welcome,
 };
+use crate::{HashAt, Run};
 
 fn addrs() -> Vec<(u64, String)> {
     (1..=2).map(|id| (id, format!("n{id}:2380"))).collect()
@@ -153,44 +154,71 @@ fn what_a_peer_can_do_is_known_and_calls_it_does_not_know_are_not_sent() {
     }
 }
 
+/// What member 2 says that leads `term` and has nothing to send.
+fn leads(term: u64) -> AppendBody {
+    let vote = VoteRecord {
+        term,
+        voted_for: 2,
+        committed: true,
+    };
+    AppendBody {
+        vote: Some(vote),
+        ..append(0, &[], &[])
+    }
+}
+
+/// An append of member 2, which leads term 5: entries of these indexes after entry `prev`.
+fn append(prev: u64, indexes: &[u64], record: &'static [u8]) -> AppendBody {
+    let entry = |index: &u64| EntryBody {
+        term: 5,
+        index: *index,
+        record: Bytes::from_static(record),
+    };
+    AppendBody {
+        vote: Some(VoteRecord {
+            term: 5,
+            voted_for: 2,
+            committed: true,
+        }),
+        prev: (prev > 0).then_some(LogIdBody {
+            term: 5,
+            index: prev,
+        }),
+        committed: None,
+        entries: indexes.iter().map(entry).collect(),
+    }
+}
+
+/// Sends them as member 2; the kinds of the answers, until the other end has closed the connection.
+async fn lead(appends: Vec<AppendBody>) -> Vec<Kind> {
+    let conn = sim::net(NodeId(2)).connect("n1:2380").await;
+    let (read, mut write) = conn.expect("it listens").split();
+    let hello = Hello {
+        lane: Lane::Append as i32,
+        ..hello(PROTOCOL, PROTOCOL)
+    };
+    let hello = Frame::encode(Kind::Hello, 0, &hello);
+    write.write_all(hello).await.expect("sent");
+    for (id, append) in (1..).zip(appends) {
+        let append = Frame::encode(Kind::Append, id, &append);
+        write.write_all(append).await.expect("sent");
+    }
+    let (mut read, mut kinds) = (Reader::new(read), Vec::new());
+    while let Ok(Some(frame)) = read.next(4 << 10).await {
+        kinds.push(frame.kind);
+    }
+    kinds
+}
+
 #[test]
 fn a_leader_that_sends_entries_of_an_unknown_kind_ends_the_member() {
     sim::run(4, async {
         let member = one_of_two().await;
-        let sent = sim::spawn_on(NodeId(2), "leader", async {
-            let conn = sim::net(NodeId(2)).connect("n1:2380").await;
-            let (read, mut write) = conn.expect("it listens").split();
-            let hello = Hello {
-                lane: Lane::Append as i32,
-                ..hello(PROTOCOL, PROTOCOL)
-            };
-            let append = AppendBody {
-                vote: Some(VoteRecord {
-                    term: 5,
-                    voted_for: 2,
-                    committed: true,
-                }),
-                prev: None,
-                committed: None,
-                entries: vec![EntryBody {
-                    term: 5,
-                    index: 1,
-                    // Field 9: a later version's kind.
-                    record: Bytes::from_static(&[0x4a, 0]),
-                }],
-            };
-            for bytes in [
-                Frame::encode(Kind::Hello, 0, &hello),
-                Frame::encode(Kind::Append, 1, &append),
-            ] {
-                write.write_all(bytes).await.expect("sent");
-            }
-            let mut read = Reader::new(read);
-            while let Ok(Some(frame)) = read.next(4 << 10).await {
-                assert_eq!(frame.kind, Kind::Welcome, "nothing is acknowledged");
-            }
-        });
-        sent.await.expect("nobody kills it");
+        // Field 9: a later version's kind.
+        let appends = vec![append(0, &[1], &[0x4a, 0])];
+        let answers = sim::spawn_on(NodeId(2), "leader", lead(appends));
+        let answers = answers.await.expect("nobody kills it");
+        assert_eq!(answers, [Kind::Welcome], "nothing is acknowledged");
         let why = member.book.unfit.lock().clone().expect("it must stop");
         assert!(
             why.contains("of a kind this version does not know"),
@@ -198,4 +226,77 @@ fn a_leader_that_sends_entries_of_an_unknown_kind_ends_the_member() {
         );
         assert_eq!(member.book.keys(), Vec::<Bytes>::new());
     });
+}
+
+/// The process was ended by an assertion, for each follower of such a leader.
+#[test]
+fn entries_that_do_not_follow_each_other_end_the_connection_only() {
+    sim::run(5, async {
+        let member = one_of_two().await;
+        // Field 1, empty: an entry without commands.
+        let empty: &[u8] = &[0x0a, 0];
+        for wrong in [append(1, &[3], empty), append(1, &[2, 4], empty)] {
+            let appends = vec![append(0, &[1], empty), wrong];
+            let answers = sim::spawn_on(NodeId(2), "leader", lead(appends));
+            let answers = answers.await.expect("nobody kills it");
+            assert_eq!(answers, [Kind::Welcome, Kind::AppendReply]);
+        }
+        assert_eq!(*member.book.unfit.lock(), None);
+        let again = sim::spawn_on(NodeId(2), "leader", async {
+            let appends = vec![append(1, &[2], empty)];
+            let ends = lead(appends);
+            SimEnv::timeout(Duration::from_secs(1), ends).await
+        });
+        // It is answered, and the connection stays.
+        assert!(again.await.expect("nobody kills it").is_err());
+    });
+}
+
+/// It was sent to the next leader, with its number this time, which that one had never heard.
+#[test]
+fn what_a_leader_without_numbers_may_have_carried_out_is_not_sent_again() {
+    for (features, expected) in [
+        (FEATURES & !crate::forward::FEATURE, ProposeError::Forgotten),
+        (FEATURES, ProposeError::Unknown),
+    ] {
+        let told = sim::run(6, async move {
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let play = play_member_2(features, ClusterVersion::NEWEST, seen.clone());
+            drop(sim::spawn_on(NodeId(2), "member 2", play));
+            let member = one_of_two().await;
+            let first = sim::spawn_on(NodeId(2), "leader", lead(vec![leads(5)]));
+            sim::sleep(Duration::from_millis(50)).await;
+            let run = Run {
+                first: 1,
+                count: 1,
+                again: false,
+                since: LogIndex(0),
+            };
+            let numbering = Numbering {
+                member: MemberId(1),
+                boot: 1,
+                open: 1,
+                term: 5,
+                runs: vec![run],
+            };
+            let consensus = member.consensus.clone();
+            let told = sim::spawn_on(NodeId(1), "forward", async move {
+                let deadline = SimEnv::now() + Duration::from_secs(5);
+                let put = vec![Command::Put(Put::default())];
+                consensus
+                    .forward(MemberId(2), put, Some(numbering), deadline)
+                    .await
+            });
+            let sent =
+                |seen: &Vec<Kind>| seen.contains(&Kind::Forward) || seen.contains(&Kind::Numbered);
+            while !sent(&seen.lock()) {
+                sim::sleep(Duration::from_millis(1)).await;
+            }
+            let next = sim::spawn_on(NodeId(2), "leader", lead(vec![leads(6)]));
+            let told = told.await.expect("nobody kills it");
+            drop((first, next));
+            told
+        });
+        assert_eq!(told, [Err(expected)]);
+    }
 }

@@ -71,6 +71,8 @@ impl<E: Env> Caller<E> {
             reply,
             state: state.clone(),
         };
+        // Who drops the call wants it no more.
+        let _abandoned = GiveUp(state.clone());
         self.calls.try_send(call).map_err(|e| {
             CallError::NotSent(match e {
                 mpsc::error::TrySendError::Full(_) => "too many calls are waiting".into(),
@@ -90,6 +92,18 @@ impl<E: Env> Caller<E> {
                 })
             }
         }
+    }
+}
+
+/// Has what is still queued stay here.
+struct GiveUp(Arc<AtomicU8>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        // One that is on the wire, or answered, is neither.
+        let _ = self
+            .0
+            .compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 

@@ -203,6 +203,11 @@ async fn receive<E: Env>(
     let (id, membership) = stored(&offer.mark)
         .map_err(|e| e.to_string())?
         .ok_or("an offer of nothing")?;
+    // The answer to an earlier transfer was lost, or the log has come this far meanwhile.
+    let applied = served.raft.metrics().borrow_watched().last_applied;
+    if applied.is_some_and(|applied| applied >= id) {
+        return Ok(own);
+    }
     let receiving = &served.receiving;
     let newer = || "a newer offer came".to_owned();
     let (attempt, mut attempts) = receiving.begin(vote).ok_or_else(newer)?;
@@ -273,6 +278,9 @@ pub fn offered(from: MemberId, frame: &Frame) -> Result<(Vote, Offer), String> {
         term: last.term,
         membership: offer.membership,
     };
+    if mark.term > vote.leader_id.term {
+        return Err("a state of a later term than its sender's".into());
+    }
     let bytes = offer.bytes;
     Ok((vote, Offer { from, mark, bytes }))
 }

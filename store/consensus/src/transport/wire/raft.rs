@@ -16,6 +16,9 @@ use crate::types::{LogEntry, LogId, Types, Vote, inner, log_id, outer};
 pub enum WireError {
     #[error("{0} is missing")]
     Missing(&'static str),
+    /// Raft's core takes a leader's word for it, and would end the process.
+    #[error("{0}")]
+    Inconsistent(&'static str),
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -153,9 +156,24 @@ impl AppendBody {
                 payload: record::parse(e.record)?,
             });
         }
+        let (vote, prev) = (vote_of(&self.vote)?, opt_id(&self.prev)?);
+        let mut before = prev;
+        for entry in &entries {
+            let (id, term) = (entry.log_id, entry.log_id.leader_id.term);
+            if id.index != before.map_or(0, |before| before.index + 1) {
+                return Err(WireError::Inconsistent("entries do not follow each other"));
+            }
+            if before.is_some_and(|before| term < before.leader_id.term)
+                || term > vote.leader_id.term
+            {
+                let what = "entries are of terms that they cannot be of";
+                return Err(WireError::Inconsistent(what));
+            }
+            before = Some(id);
+        }
         Ok(AppendEntriesRequest {
-            vote: vote_of(&self.vote)?,
-            prev_log_id: opt_id(&self.prev)?,
+            vote,
+            prev_log_id: prev,
             leader_commit: opt_id(&self.committed)?,
             entries,
         })
