@@ -182,7 +182,8 @@ impl Check {
                 }
                 Ok(())
             }
-            // Every member votes.
+            // A learner refuses nearly everything: whoever balances load by this page must not send it any.
+            Check::NonLearner if store.is_learner() => Err("not supported for learner".to_owned()),
             Check::NonLearner => Ok(()),
             Check::SerializableRead => serializable_read(store),
             Check::LinearizableRead => linearizable_read(store).await,

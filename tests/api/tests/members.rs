@@ -28,6 +28,22 @@ fn ctl(endpoint: &str, args: &[&str]) -> String {
     try_ctl(endpoint, args).unwrap_or_else(|error| panic!("etcdctl {args:?}: {error}"))
 }
 
+/// The whole answer to `GET path`, head included; empty while nobody listens.
+fn page(endpoint: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let ask = || {
+        let mut socket = std::net::TcpStream::connect(endpoint)?;
+        write!(
+            socket,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    ask().unwrap_or_default()
+}
+
 /// Name -> (id, started, learner).
 fn listed(endpoint: &str) -> BTreeMap<String, (String, bool, bool)> {
     let list = ctl(endpoint, &["member", "list"]);
@@ -112,6 +128,12 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
                 refused.contains("rpc not supported for learner"),
                 "{refused}"
             );
+            let ready = page(&member.endpoint(), "/readyz");
+            assert!(
+                ready.starts_with("HTTP/1.1 503")
+                    && ready.contains("[-]non_learner failed: not supported for learner\n"),
+                "{ready}"
+            );
             eventually(PATIENCE, "the learner is promoted", || {
                 try_ctl(first, &["member", "promote", &id]).is_ok()
             });
@@ -119,6 +141,8 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
         eventually(PATIENCE, "the new member serves", || {
             try_ctl(&member.endpoint(), &["put", "hello", &member.name]).is_ok()
         });
+        let ready = page(&member.endpoint(), "/readyz");
+        assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     }
     // The oldest go first, the leader among them.
     for (n, member) in all[..4].iter().enumerate() {
