@@ -7,9 +7,12 @@ use barque_store_env::Env;
 use barque_store_rpc::{Frames, Reply, Requests, Responses, Status};
 use barque_store_state::{Command, LeaseId, Refusal};
 use bytes::Bytes;
+use futures::future::FutureExt;
+use futures::stream::{FuturesOrdered, StreamExt};
 use prost::Message;
 
 use crate::core::Core;
+use crate::limits::KEEP_ALIVES_PER_STREAM_MAX;
 use crate::maintenance::{framed, header};
 use crate::status::{malformed, not_proposed, refused};
 
@@ -90,42 +93,74 @@ pub(crate) fn leases<E: Env>(core: &Rc<Core<E>>, reply: Reply) {
     });
 }
 
-/// One renewal after the other, as etcd does; a client that wants more at once opens more streams.
+/// Requests are read ahead and each renewal begins at once, so that those of one stream share an entry; clients put all their
+/// leases on one stream. Answers go out in the order of the requests.
 pub(crate) async fn keep_alive<E: Env>(
     core: Rc<Core<E>>,
     mut requests: Requests,
     mut responses: Responses,
 ) {
+    let mut renewals = FuturesOrdered::new();
+    // How the stream ends, once everything read before is answered.
+    let mut end = None;
     let status = loop {
-        let request = match requests.next().await {
-            None => break Status::OK,
-            Some(Err(status)) => break status,
-            Some(Ok(bytes)) => match pb::LeaseKeepAliveRequest::decode(bytes) {
-                Ok(request) => request,
-                Err(error) => break malformed(&error),
-            },
-        };
-        let renewed = core
-            .store
-            .lease_keep_alive(LeaseId(request.id), core.deadline())
-            .await;
-        let response = match renewed {
-            Err(error) => break not_proposed(&error),
-            Ok((revision, ttl_s)) => pb::LeaseKeepAliveResponse {
-                header: header(&core, revision),
-                id: request.id,
-                // 0 says that there is no such lease.
-                ttl: ttl_s.unwrap_or(0).cast_signed(),
-            },
+        let reads = end.is_none() && renewals.len() < KEEP_ALIVES_PER_STREAM_MAX;
+        let ready = tokio::select! {
+            // Requests first: what has arrived together is renewed together.
+            biased;
+            request = requests.next(), if reads => {
+                match asked(request) {
+                    Ok(id) => renewals.push_back(renewal(core.clone(), id)),
+                    Err(status) => end = Some(status),
+                }
+                continue;
+            }
+            Some(ready) = renewals.next() => ready,
+            else => break end.unwrap_or(Status::OK),
         };
         let mut frames = Frames::default();
-        frames.message(|buf| {
-            // A BytesMut grows: encoding into it cannot fail.
-            let _ = response.encode(buf);
-        });
-        if responses.send(frames.finish()).await.is_err() {
+        let mut next = Some(ready);
+        let failed = loop {
+            match next {
+                Some(Ok(response)) => frames.message(|buf| {
+                    // A BytesMut grows: encoding into it cannot fail.
+                    let _ = response.encode(buf);
+                }),
+                Some(Err(status)) => break Some(status),
+                None => break None,
+            }
+            next = renewals.next().now_or_never().flatten();
+        };
+        if !frames.is_empty() && responses.send(frames.finish()).await.is_err() {
             return;
+        }
+        if let Some(status) = failed {
+            break status;
         }
     };
     responses.finish(&status);
+}
+
+/// The lease of a request, or how the stream ends.
+fn asked(request: Option<Result<Bytes, Status>>) -> Result<LeaseId, Status> {
+    let bytes = request.ok_or(Status::OK)??;
+    match pb::LeaseKeepAliveRequest::decode(bytes) {
+        Ok(request) => Ok(LeaseId(request.id)),
+        Err(error) => Err(malformed(&error)),
+    }
+}
+
+async fn renewal<E: Env>(
+    core: Rc<Core<E>>,
+    id: LeaseId,
+) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    match core.store.lease_keep_alive(id, core.deadline()).await {
+        Err(error) => Err(not_proposed(&error)),
+        Ok((revision, ttl_s)) => Ok(pb::LeaseKeepAliveResponse {
+            header: header(&core, revision),
+            id: id.0,
+            // 0 says that there is no such lease.
+            ttl: ttl_s.unwrap_or(0).cast_signed(),
+        }),
+    }
 }

@@ -27,6 +27,10 @@ pub const WATCH_SEND_BYTES: usize = 256 << 10;
 /// creation is answered as canceled, with the reason.
 pub const WATCHES_PER_STREAM_MAX: usize = 100_000;
 
+/// Renewals that one stream may have under way: at some 7 ms each, more than 100,000 a second. Full: the stream is read no further
+/// until the oldest is answered.
+pub const KEEP_ALIVES_PER_STREAM_MAX: usize = 1_024;
+
 /// Elections without a leader after which streams that ask for one (`hasleader`) are ended. etcd's number.
 pub const NO_LEADER_ELECTIONS_MAX: u32 = 3;
 

@@ -42,8 +42,22 @@ pub async fn start(members: usize) -> Server {
 }
 
 pub async fn start_with(members: usize, space: SpaceRules) -> Server {
-    let dir = tempfile::tempdir().unwrap();
     let peers: Vec<u16> = (0..members).map(|_| free_port()).collect();
+    start_member(0, &peers, space).await
+}
+
+/// All members of a cluster of `members`. It may have no leader yet.
+pub async fn start_all(members: usize) -> Vec<Server> {
+    let peers: Vec<u16> = (0..members).map(|_| free_port()).collect();
+    let mut servers = Vec::new();
+    for n in 0..members {
+        servers.push(start_member(n, &peers, SpaceRules::default()).await);
+    }
+    servers
+}
+
+async fn start_member(n: usize, peers: &[u16], space: SpaceRules) -> Server {
+    let dir = tempfile::tempdir().unwrap();
     let initial_cluster: BTreeMap<_, _> = peers
         .iter()
         .enumerate()
@@ -52,10 +66,10 @@ pub async fn start_with(members: usize, space: SpaceRules) -> Server {
     let election = Duration::from_millis(500);
     let store = Store::<RealEnv>::start(
         StoreConfig {
-            name: "m0".to_owned(),
+            name: format!("m{n}"),
             data_dir: dir.path().join("data"),
             cluster_token: "test".to_owned(),
-            listen_peer: format!("127.0.0.1:{}", peers[0]),
+            listen_peer: format!("127.0.0.1:{}", peers[n]),
             advertise_client_urls: vec!["http://127.0.0.1:1".to_owned()],
             initial_cluster,
             heartbeat: Duration::from_millis(50),
