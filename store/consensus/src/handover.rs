@@ -85,7 +85,7 @@ impl<E: Env> Inner<E> {
             view.leads_until = None;
             true
         });
-        tracing::info!(term, to, "handing leadership over");
+        tracing::info!(term, to = %MemberId(to), "handing leadership over");
         if self.raft.trigger().transfer_leader(to).await.is_err() {
             return Err(TransferError::NotLeader);
         }

@@ -21,6 +21,7 @@ mod guard;
 mod handover;
 mod image;
 mod integrity;
+mod leaders;
 pub mod limits;
 mod log_store;
 mod machine;

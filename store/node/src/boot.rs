@@ -120,8 +120,8 @@ pub(crate) async fn start<E: Env>(
         None if config.joins => {
             let (known, member) = join::find::<E>(&config, &net).await?;
             tracing::info!(
-                member = member.0,
-                cluster = known.cluster_id,
+                %member,
+                cluster = format!("{:x}", known.cluster_id),
                 "joining a cluster"
             );
             Owner {
@@ -135,6 +135,14 @@ pub(crate) async fn start<E: Env>(
         },
     };
     let Owner { cluster_id, member } = owner;
+    tracing::info!(
+        name = config.name,
+        %member,
+        cluster = format!("{cluster_id:x}"),
+        data_dir = %config.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "this member starts"
+    );
     let opening = Opening::<E> {
         config: &config,
         owner,

@@ -128,7 +128,7 @@ impl<E: Env> Comparison<E> {
         let differing = &shared.machine.counters.integrity_differing;
         differing.fetch_add(1, Ordering::Relaxed);
         error!(
-            member = format!("{:x}", member.0),
+            member = %member,
             index = fence.index.0,
             "{:x} found data inconsistency with peers: its hash is {:016x}, a majority has {right:016x}; it is fenced",
             member.0,
@@ -149,7 +149,7 @@ impl<E: Env> Comparison<E> {
         if !shared.consensus.fence(member, fence, deadline).await {
             // It is asked again at the next mark, if it is there then.
             warn!(
-                member = format!("{:x}", member.0),
+                member = %member,
                 "it did not confirm that it serves nothing any more"
             );
         }

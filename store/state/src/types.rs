@@ -1,7 +1,9 @@
 //! The words of the store: revisions, keys, rows, leases. Plain data, no behaviour beyond what their meaning needs.
 
-use bytes::Bytes;
+use std::fmt;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 /// A store revision. One per write transaction that changed something; the empty store is at 1; never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,9 +26,20 @@ impl LeaseId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterTime(pub u64);
 
-/// An etcd member id (sha1 rule, etcd-api section "Cluster"); also the Raft node id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// An etcd member id (sha1 rule, etcd-api section "Cluster"); also the Raft node id. Written in hexadecimal, as etcdctl does: what a
+/// log says of a member is found there.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+impl fmt::Debug for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemberId({self})")
+    }
+}
 
 /// Index of a Raft log entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

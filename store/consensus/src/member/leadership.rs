@@ -12,6 +12,7 @@ use openraft::{RaftMetrics, ServerState};
 use openraft_rt::WatchReceiver;
 
 use super::Inner;
+use crate::leaders::Leaders;
 use crate::types::{Types, outer, outer_of};
 use crate::{View, guard};
 
@@ -68,8 +69,10 @@ impl<E: Env> Inner<E> {
         // A lease begins and ends without a change of state; between, it is only prolonged.
         let idle = self.timing.heartbeat / 2;
         let eager = (self.timing.heartbeat / 16).max(Duration::from_millis(1));
+        let mut leaders = Leaders::default();
         loop {
             let view = self.view();
+            leaders.look(&view);
             let leading = |v: &View| (v.leader, v.term, v.leads_until.is_some());
             self.changes.send_if_modified(|old| {
                 let new = leading(old) != leading(&view);

@@ -130,14 +130,14 @@ async fn run<E: Env>(peer: Arc<Peer<E>>, lane: Lane, mut queue: mpsc::Receiver<C
             match peer.connect(lane).await {
                 Ok((read, write)) => {
                     if !complained.is_empty() {
-                        tracing::info!(member = peer.member.0, ?lane, "peer is back");
+                        tracing::info!(member = %peer.member, ?lane, "peer is back");
                         complained.clear();
                     }
                     backoff = limits::RECONNECT_MIN;
                     let frames = read.frames();
                     let why =
                         converse(&peer, frames, write, &mut first, &mut queue, &mut next_id).await;
-                    tracing::debug!(member = peer.member.0, ?lane, why, "connection ended");
+                    tracing::debug!(member = %peer.member, ?lane, why, "connection ended");
                     not_before = E::now() + limits::RECONNECT_MIN;
                     why
                 }

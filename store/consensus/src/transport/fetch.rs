@@ -58,13 +58,13 @@ pub async fn serve<E: Env>(
     let _transfer = Use::begin(held.clone(), E::now());
     let vote = served.raft.metrics().borrow_watched().vote;
     tracing::info!(
-        member = from.0,
+        member = %from,
         index = held.mark.index.0,
         bytes = held.bytes,
         "offering the state to a member that takes it anew"
     );
     if let Err(why) = image::hand_over::<E>(&mut read, &mut write, &vote, &held).await {
-        tracing::warn!(member = from.0, "the state was not fetched: {why}");
+        tracing::warn!(member = %from, "the state was not fetched: {why}");
     }
     Ok(())
 }
@@ -161,7 +161,7 @@ pub async fn take<E: Env>(
     let last = acceptable(&offer.mark, least)?;
     let bytes = offer.bytes;
     tracing::info!(
-        from = format!("{:x}", to.0),
+        from = %to,
         index = offer.mark.index.0,
         bytes,
         "the state is taken anew from another member"

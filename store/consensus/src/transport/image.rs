@@ -30,7 +30,7 @@ pub async fn send<E: Env>(peer: &Peer<E>, vote: &Vote, held: &Held) -> Result<Vo
     let connected = peer.connect(Lane::Image).await;
     let (mut read, mut write) = connected.map_err(|e| e.to_string())?;
     tracing::info!(
-        member = peer.member.0,
+        member = %peer.member,
         index = held.mark.index.0,
         bytes = held.bytes,
         "offering the state to a member that the log does not reach any more"
@@ -175,7 +175,7 @@ pub async fn serve<E: Env>(
             Frame::encode(Kind::OfferReply, frame.id, &OfferReplyBody { vote })
         }
         Err(text) => {
-            tracing::warn!(from = from.0, "a state was not received: {text}");
+            tracing::warn!(%from, "a state was not received: {text}");
             let error = ErrorBody::new(ErrorCode::Unspecified, text);
             Frame::encode(Kind::Error, frame.id, &error)
         }
@@ -217,7 +217,7 @@ async fn receive<E: Env>(
         return Err(newer());
     }
     tracing::info!(
-        from = from.0,
+        %from,
         index = offer.mark.index.0,
         bytes = offer.bytes,
         "receiving the state of another member"

@@ -192,7 +192,7 @@ impl<E: Env> RaftNetworkV2<Types<E>> for Client<E> {
     ) -> Result<SnapshotResponse<Types<E>>, StreamingError<Types<E>>> {
         let failed = |why: String| {
             tracing::warn!(
-                member = self.link.peer.member.0,
+                member = %self.link.peer.member,
                 "the state was not sent: {why}"
             );
             StreamingError::Unreachable(Unreachable::new(&anyerror::AnyError::error(why)))

@@ -23,7 +23,7 @@ impl Complaints {
         }
         *last = Some((reason.to_string(), now));
         tracing::error!(
-            from = hello.from,
+            from = %MemberId(hello.from),
             version = hello.version,
             "refused a peer's connection: {reason}"
         );
