@@ -16,6 +16,7 @@ use bytes::Bytes;
 mod admission;
 mod directories;
 mod disk;
+mod figures;
 mod forward;
 mod guard;
 mod handover;
@@ -51,6 +52,7 @@ pub use integrity::{Ability, Fence, HashAt};
 pub use members::{ChangeError, Membership, Progress, Step};
 pub use refetch::{Refetch, RefetchError};
 pub use transport::join::{JoinError, Known};
+pub use transport::traffic::PeerTraffic;
 
 /// Asks the member at `addr` (`host:port`) who is in its cluster.
 pub async fn ask_members<E: Env>(

@@ -22,6 +22,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 mod dirs;
+mod histogram;
 pub mod limits;
 pub mod real;
 mod removal;
@@ -29,6 +30,7 @@ pub mod sim;
 pub mod watch;
 
 pub use dirs::{DirError, create_dir_durably};
+pub use histogram::{Durations, Histogram};
 pub use removal::Going;
 
 /// A point of a member's own monotonic clock, in nanoseconds since an arbitrary start. It keeps counting while the

@@ -387,16 +387,17 @@ fn check_flags(
     ))
 }
 
-/// Counts the leaders this member has seen after the first look.
+/// Counts the leaders this member has seen. As in etcd, one that was lost and found again, or elected anew, is another one.
 async fn count_leaders<E: Env>(shared: Arc<Shared<E>>) {
     let mut changes = shared.consensus.changes();
     let mut known = None;
     loop {
-        let leader = shared.consensus.view().leader;
+        let view = shared.consensus.view();
+        let leader = view.leader.map(|leader| (leader, view.term));
         if leader.is_some() && leader != known {
-            known = leader;
             shared.machine.counters.leader_changed();
         }
+        known = leader;
         if changes.changed().await.is_err() {
             return;
         }

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use barque_store_env::Env;
+use barque_store_consensus::PeerTraffic;
+use barque_store_env::{Durations, Env, Histogram};
 use barque_store_state::*;
 
 use crate::Store;
@@ -23,9 +24,11 @@ pub(crate) struct Counters {
     leases_expired: AtomicU64,
     watch_events: AtomicU64,
     leader_changes: AtomicU64,
-    pub(crate) proposals_failed: AtomicU64,
+    slow_applies: AtomicU64,
     pub(crate) integrity_compared: AtomicU64,
     pub(crate) integrity_differing: AtomicU64,
+    /// The engine's batches.
+    pub(crate) commits: Histogram,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -134,6 +137,10 @@ impl Counters {
     pub(crate) fn leader_changed(&self) {
         add(&self.leader_changes, 1);
     }
+
+    pub(crate) fn slow_apply(&self) {
+        add(&self.slow_applies, 1);
+    }
 }
 
 /// Everything a metrics page shows of a member, as of now. Counters count from the process's start.
@@ -164,6 +171,17 @@ pub struct Figures {
     /// Commands waiting to be proposed.
     pub proposals_pending: u64,
     pub proposals_failed: u64,
+    /// Entries that took more than 100 ms to carry out.
+    pub slow_applies: u64,
+    /// Rounds of read indexes that took more than 500 ms, and those that failed.
+    pub slow_read_indexes: u64,
+    pub failed_read_indexes: u64,
+    /// The log's fdatasyncs.
+    pub log_syncs: Durations,
+    /// The engine's batches, each with its own fdatasync.
+    pub commits: Durations,
+    /// By each other member.
+    pub peers: Vec<PeerTraffic>,
     /// Times this member, leading, found a majority of the members' states equal.
     pub integrity_compared: u64,
     /// Members it found to differ, and times no majority could be found.
@@ -177,6 +195,7 @@ impl<E: Env> Store<E> {
         let counters = &shared.machine.counters;
         let view = shared.consensus.view();
         let watches = shared.machine.hub.lock().counts();
+        let (slow_read_indexes, failed_read_indexes) = shared.readers.rounds();
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Figures {
             puts: of(&counters.puts),
@@ -198,7 +217,13 @@ impl<E: Env> Store<E> {
             proposals_committed: view.committed.max(view.applied),
             proposals_applied: view.applied,
             proposals_pending: shared.queue.len() as u64,
-            proposals_failed: of(&counters.proposals_failed),
+            proposals_failed: shared.queue.failed(),
+            slow_applies: of(&counters.slow_applies),
+            slow_read_indexes,
+            failed_read_indexes,
+            log_syncs: shared.consensus.log_syncs(),
+            commits: counters.commits.read(),
+            peers: shared.consensus.traffic(),
             integrity_compared: of(&counters.integrity_compared),
             integrity_differing: of(&counters.integrity_differing),
         }

@@ -52,7 +52,7 @@ mod versions;
 mod watches;
 mod worker;
 
-pub use barque_store_consensus::{ImageRules, Membership, TransferError};
+pub use barque_store_consensus::{ImageRules, Membership, PeerTraffic, TransferError};
 pub use figures::Figures;
 pub use space::SpaceRules;
 pub use watches::WatchStream;

@@ -23,6 +23,12 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 8;
 /// Readers waiting for one read-index round. When full: refused with "too many requests".
 pub const READERS_MAX: usize = 50_000;
 
+/// A round of read indexes that takes longer counts as slow: etcd's time before it asks again.
+pub const READ_INDEX_SLOW: Duration = Duration::from_millis(500);
+
+/// An entry that takes longer to carry out counts as slow (etcd's number).
+pub const APPLY_SLOW: Duration = Duration::from_millis(100);
+
 /// Lease renewals coalesced into one entry wait at most this long.
 pub const KEEP_ALIVE_LINGER: Duration = Duration::from_millis(5);
 

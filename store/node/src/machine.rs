@@ -368,6 +368,7 @@ impl<E: Env> consensus::Machine for Machine<E> {
             self.estimate.lock().applied_at = E::now();
             return Ok(Vec::new());
         };
+        let begun = E::now();
         let faulty = self.marks.faulty(entry);
         let entry = faulty.as_ref().unwrap_or(entry);
         let mut state = self.state.write();
@@ -409,10 +410,11 @@ impl<E: Env> consensus::Machine for Machine<E> {
         drop(hub);
         // Waking runs other tasks' code: not under the lock.
         drop(wake);
-        *self.estimate.lock() = Estimate {
-            stamp,
-            applied_at: E::now(),
-        };
+        let applied_at = E::now();
+        if applied_at.saturating_since(begun) > APPLY_SLOW {
+            self.counters.slow_apply();
+        }
+        *self.estimate.lock() = Estimate { stamp, applied_at };
         Ok(applied.outcomes)
     }
 

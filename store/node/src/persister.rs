@@ -225,7 +225,10 @@ impl<E: Env> Persister<E> {
             freed: batch.freed.into_iter().map(place).collect(),
             meta,
         };
+        let begun = E::now();
         self.engine.commit(batch).await?;
+        let took = E::now().saturating_since(begun);
+        self.machine.counters.commits.note(took);
         self.machine.batch_done(self.engine.space());
         self.persisted = applied;
         self.consensus.persisted(&mark);

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use barque_store_consensus as consensus;
 use barque_store_env::Instant;
@@ -165,6 +166,8 @@ pub(crate) struct Queue {
     inner: Mutex<Inner>,
     gate: Arc<Gate>,
     arrived: Notify,
+    /// Commands of this member that were taken, and not carried out, or nobody knows.
+    failed: AtomicU64,
 }
 
 impl Queue {
@@ -182,6 +185,7 @@ impl Queue {
                 closed: false,
             }),
             arrived: Notify::new(),
+            failed: AtomicU64::new(0),
         }
     }
 
@@ -259,7 +263,24 @@ impl Queue {
     /// Answers commands that were taken.
     pub(crate) fn answer(&self, results: Vec<(Reply, Result<Outcome, Failure>)>) {
         self.inner.lock().taken -= results.len();
+        self.count_failed(&results);
         answer(results);
+    }
+
+    /// Another member's count there.
+    fn count_failed(&self, results: &[(Reply, Result<Outcome, Failure>)]) {
+        let own = |(reply, result): &&(Reply, Result<Outcome, Failure>)| {
+            result.is_err() && !matches!(reply, Reply::Peer(_))
+        };
+        let failed = results.iter().filter(own).count();
+        if failed > 0 {
+            self.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Commands of this member that were taken, and not carried out, or nobody knows. Those that were refused at once do not count.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Commands that wait to be proposed.
@@ -313,6 +334,7 @@ impl Queue {
             earliest = Some(earliest.map_or(waiting.deadline, |e| e.min(waiting.deadline)));
             None
         });
+        self.count_failed(&out);
         answer(out);
         earliest
     }
@@ -327,6 +349,7 @@ impl Queue {
             }
             inner.part(|waiting| waiting.is_late(now).then_some(Failure::Timeout))
         };
+        self.count_failed(&out);
         answer(out);
     }
 

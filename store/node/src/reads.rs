@@ -3,6 +3,7 @@
 //! acknowledged before.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use barque_store_consensus::Consensus;
 use barque_store_env::{Env, Instant};
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::ProposeError;
-use crate::limits::READERS_MAX;
+use crate::limits::{READ_INDEX_SLOW, READERS_MAX};
 
 struct Reader {
     deadline: Instant,
@@ -27,6 +28,8 @@ struct Waiting {
 pub(crate) struct Readers {
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    slow: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Readers {
@@ -51,6 +54,12 @@ impl Readers {
         }
     }
 
+    /// Rounds that took longer than [`READ_INDEX_SLOW`], and those that failed.
+    pub(crate) fn rounds(&self) -> (u64, u64) {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&self.slow), of(&self.failed))
+    }
+
     /// Nobody runs rounds any more: whoever waits, or comes, is told so at once.
     pub(crate) fn close(&self) {
         let mut waiting = self.waiting.lock();
@@ -68,7 +77,14 @@ impl Readers {
                 continue;
             }
             let deadline = readers.iter().map(|r| r.deadline).max().expect("not empty");
+            let begun = E::now();
             let result = consensus.read_index(deadline).await;
+            if E::now().saturating_since(begun) > READ_INDEX_SLOW {
+                self.slow.fetch_add(1, Ordering::Relaxed);
+            }
+            if result.is_err() {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            }
             for reader in readers {
                 let answer = match &result {
                     Ok(_) => Ok(()),

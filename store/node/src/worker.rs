@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use barque_store_consensus::{Consensus, Guards, Numbering, View};
@@ -425,10 +424,6 @@ impl<E: Env> Worker<E> {
                 again.push(waiting);
                 continue;
             }
-            self.machine
-                .counters
-                .proposals_failed
-                .fetch_add(1, Ordering::Relaxed);
             // Given up at its deadline: a client is told what etcd tells it.
             let late =
                 waiting.deadline <= now && (failure == Failure::Unknown || waiting.is_again());

@@ -14,7 +14,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use crate::body::MessageBody;
-use crate::frame::Framed;
+use crate::frame::{Framed, PREFIX_BYTES};
 use crate::output::{Output, Unread};
 use crate::status::{Code, Status};
 
@@ -42,17 +42,36 @@ pub trait Service: 'static {
 #[error("the client closed the call")]
 pub struct Closed;
 
-/// How the calls of one method ended, by code. One per core, so that counting costs next to nothing.
+/// How the calls of one method ended, by code, and the bytes of their messages. One per core, so that counting costs next to
+/// nothing.
 #[derive(Debug, Default)]
-pub struct Ended([AtomicU64; Code::ALL.len()]);
+pub struct Tally {
+    ended: [AtomicU64; Code::ALL.len()],
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+}
 
-impl Ended {
-    fn count(&self, code: Code) {
-        self.0[code as usize].fetch_add(1, Ordering::Relaxed);
+impl Tally {
+    fn end(&self, code: Code) {
+        self.ended[code as usize].fetch_add(1, Ordering::Relaxed);
+    }
+    fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+    /// A message of so many bytes came; its frame counts too.
+    pub fn received(&self, bytes: usize) {
+        let framed = bytes + PREFIX_BYTES;
+        self.received_bytes
+            .fetch_add(framed as u64, Ordering::Relaxed);
     }
     /// Calls that ended with `code` since the start.
-    pub fn with(&self, code: Code) -> u64 {
-        self.0[code as usize].load(Ordering::Relaxed)
+    pub fn ended_with(&self, code: Code) -> u64 {
+        self.ended[code as usize].load(Ordering::Relaxed)
+    }
+    /// Bytes of messages sent and received since the start.
+    pub fn bytes(&self) -> (u64, u64) {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&self.sent_bytes), of(&self.received_bytes))
     }
 }
 
@@ -60,7 +79,7 @@ impl Ended {
 pub struct Reply {
     respond: Option<SendResponse<Output>>,
     unread: Unread,
-    ended: Option<Arc<Ended>>,
+    tally: Option<Arc<Tally>>,
 }
 
 impl fmt::Debug for Reply {
@@ -87,13 +106,13 @@ impl Reply {
         Reply {
             respond: Some(respond),
             unread,
-            ended: None,
+            tally: None,
         }
     }
 
-    /// Has the end of this call counted.
-    pub fn counted(mut self, ended: Arc<Ended>) -> Self {
-        self.ended = Some(ended);
+    /// Has the end of this call counted, and its answer.
+    pub fn counted(mut self, tally: Arc<Tally>) -> Self {
+        self.tally = Some(tally);
         self
     }
 
@@ -105,8 +124,9 @@ impl Reply {
         let Some(mut respond) = self.respond.take() else {
             return;
         };
-        if let Some(ended) = &self.ended {
-            ended.count(Code::Ok);
+        if let Some(tally) = &self.tally {
+            tally.end(Code::Ok);
+            tally.sent(message.len());
         }
         let _ = respond
             .send_response(response_head(), false)
@@ -132,8 +152,8 @@ impl Reply {
 
     fn fail(&mut self, status: &Status) {
         if let Some(mut respond) = self.respond.take() {
-            if let Some(ended) = &self.ended {
-                ended.count(status.code);
+            if let Some(tally) = &self.tally {
+                tally.end(status.code);
             }
             let mut head = response_head();
             status.write_to(head.headers_mut());
@@ -165,11 +185,22 @@ impl Drop for Reply {
 pub struct Requests {
     body: MessageBody,
     ended: bool,
+    tally: Option<Arc<Tally>>,
 }
 
 impl Requests {
     pub(crate) fn new(body: MessageBody) -> Self {
-        Requests { body, ended: false }
+        Requests {
+            body,
+            ended: false,
+            tally: None,
+        }
+    }
+
+    /// Has what comes counted.
+    pub fn counted(mut self, tally: Arc<Tally>) -> Self {
+        self.tally = Some(tally);
+        self
     }
 
     /// The next message; `None` once the client has ended its side. An error (a malformed message, a client gone) is final.
@@ -180,6 +211,9 @@ impl Requests {
         }
         let next = poll_fn(|cx| self.body.poll_message(cx)).await;
         self.ended = !matches!(next, Some(Ok(_)));
+        if let (Some(tally), Some(Ok(message))) = (&self.tally, &next) {
+            tally.received(message.len());
+        }
         next
     }
 }
@@ -188,7 +222,7 @@ impl Requests {
 pub struct Responses {
     stream: SendStream<Output>,
     unread: Unread,
-    ended: Option<Arc<Ended>>,
+    tally: Option<Arc<Tally>>,
 }
 
 impl fmt::Debug for Responses {
@@ -203,20 +237,23 @@ impl Responses {
             Ok(stream) => Ok(Responses {
                 stream,
                 unread,
-                ended: None,
+                tally: None,
             }),
             Err(_) => Err(Closed),
         }
     }
 
-    /// Has the end of this call counted; one that is dropped unfinished counts as canceled.
-    pub fn counted(mut self, ended: Arc<Ended>) -> Self {
-        self.ended = Some(ended);
+    /// Has the end of this call counted, and what is sent; one that is dropped unfinished counts as canceled.
+    pub fn counted(mut self, tally: Arc<Tally>) -> Self {
+        self.tally = Some(tally);
         self
     }
 
     /// Sends messages, waiting while the client's window and our buffer are full.
     pub async fn send(&mut self, messages: Framed) -> Result<(), Closed> {
+        if let Some(tally) = &self.tally {
+            tally.sent(messages.len());
+        }
         for mut bytes in messages.pieces() {
             while !bytes.is_empty() {
                 self.stream.reserve_capacity(bytes.len());
@@ -246,16 +283,16 @@ impl Responses {
 
     pub fn finish(mut self, status: &Status) {
         let _ = self.stream.send_trailers(trailers(status));
-        if let Some(ended) = self.ended.take() {
-            ended.count(status.code);
+        if let Some(tally) = self.tally.take() {
+            tally.end(status.code);
         }
     }
 }
 
 impl Drop for Responses {
     fn drop(&mut self) {
-        if let Some(ended) = self.ended.take() {
-            ended.count(Code::Canceled);
+        if let Some(tally) = self.tally.take() {
+            tally.end(Code::Canceled);
         }
     }
 }

@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::limits::{RESPONSE_BYTES_MAX, SHARED_BYTES_MIN};
 use crate::status::{Code, Status};
 
-const PREFIX_BYTES: usize = 5;
+pub(crate) const PREFIX_BYTES: usize = 5;
 
 /// One or more messages with their prefixes, ready for DATA frames. Cheap to clone: watchers share them.
 #[derive(Clone, Debug)]

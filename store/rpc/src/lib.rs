@@ -23,7 +23,7 @@ mod socket;
 mod status;
 mod tls;
 
-pub use call::{Closed, Ended, Kind, Reply, Requests, Responses, Service};
+pub use call::{Closed, Kind, Reply, Requests, Responses, Service, Tally};
 pub use core::{Running, Settings, start};
 pub use frame::{Framed, Frames};
 pub use listen::{Listening, bind};

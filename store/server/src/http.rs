@@ -10,9 +10,9 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::limits::HEALTH_TIMEOUT;
-use crate::metrics;
 use crate::pages::Pages;
 use crate::{ETCD_API_VERSION, version_text};
+use crate::{exposition, metrics};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -66,7 +66,11 @@ pub(crate) async fn answer<E: Env>(
     match route {
         "health" => health(&pages, query).await,
         "version" => respond(StatusCode::OK, JSON, versions(&pages)),
-        "metrics" => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::page(&pages)),
+        "metrics" => respond(
+            StatusCode::OK,
+            exposition::CONTENT_TYPE,
+            metrics::page(&pages),
+        ),
         "livez" => checks(&pages, &LIVE, check, query).await,
         _ => checks(&pages, &READY, check, query).await,
     }

@@ -6,6 +6,7 @@ mod cluster;
 mod convert;
 mod core;
 mod encode;
+mod exposition;
 mod front;
 mod http;
 mod kv;

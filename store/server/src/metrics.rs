@@ -1,47 +1,13 @@
-//! The page `/metrics`: Prometheus' text format, etcd's names. Only what has a true value here is on it.
-
-use std::fmt::Write as _;
+//! The page `/metrics`, with etcd's names. Only what has a true value here is on it.
 
 use barque_store_env::Env;
 use barque_store_env::real::process_stats;
-use barque_store_node::Store;
+use barque_store_node::{PeerTraffic, Store};
 use barque_store_rpc::Code;
 
 use crate::ETCD_API_VERSION;
+use crate::exposition::Page;
 use crate::pages::{METHODS, Pages};
-
-/// Of the text format, as its specification has it.
-pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-#[derive(Default)]
-struct Page(String);
-
-impl Page {
-    fn line(&mut self, text: std::fmt::Arguments<'_>) {
-        let written = self
-            .0
-            .write_fmt(text)
-            .and_then(|()| self.0.write_char('\n'));
-        debug_assert!(written.is_ok(), "writing into a String cannot fail");
-    }
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP {name} {help}"));
-        self.line(format_args!("# TYPE {name} {kind}"));
-    }
-    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
-        self.head(name, "gauge", help);
-        self.line(format_args!("{name} {value}"));
-    }
-    fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
-        self.head(name, "counter", help);
-        self.line(format_args!("{name} {value}"));
-    }
-    /// A gauge of value 1 that says something in a label.
-    fn fact(&mut self, name: &str, help: &str, label: &str, value: &str) {
-        self.head(name, "gauge", help);
-        self.line(format_args!("{name}{{{label}=\"{value}\"}} 1"));
-    }
-}
 
 pub(crate) fn page<E: Env>(pages: &Pages<E>) -> String {
     let mut page = Page::default();
@@ -55,6 +21,8 @@ pub(crate) fn page<E: Env>(pages: &Pages<E>) -> String {
         Some(store) => {
             server(&mut page, store);
             mvcc(&mut page, store);
+            disk(&mut page, store);
+            peers(&mut page, store);
         }
         None => page.gauge("etcd_server_has_leader", "Whether a leader is known.", 0),
     }
@@ -71,7 +39,7 @@ pub(crate) fn page<E: Env>(pages: &Pages<E>) -> String {
     );
     calls(&mut page, pages);
     process(&mut page);
-    page.0
+    page.finish()
 }
 
 fn server<E: Env>(page: &mut Page, store: &Store<E>) {
@@ -105,7 +73,7 @@ fn server<E: Env>(page: &mut Page, store: &Store<E>) {
     page.gauge(
         "etcd_server_is_learner",
         "Whether this member does not vote.",
-        0,
+        u8::from(store.is_learner()),
     );
     page.counter(
         "etcd_server_leader_changes_seen_total",
@@ -129,8 +97,28 @@ fn server<E: Env>(page: &mut Page, store: &Store<E>) {
     );
     page.counter(
         "etcd_server_proposals_failed_total",
-        "Commands of this member's clients that were not carried out, or whose outcome is not known.",
+        "Commands of this member that were not carried out, or whose outcome is not known.",
         figures.proposals_failed,
+    );
+    page.counter(
+        "etcd_server_slow_apply_total",
+        "Entries that took more than 100 ms to carry out.",
+        figures.slow_applies,
+    );
+    page.counter(
+        "etcd_server_slow_read_indexes_total",
+        "Rounds of read indexes that took more than 500 ms.",
+        figures.slow_read_indexes,
+    );
+    page.counter(
+        "etcd_server_read_indexes_failed_total",
+        "Rounds of read indexes that failed.",
+        figures.failed_read_indexes,
+    );
+    page.counter(
+        "etcd_server_heartbeat_send_failures_total",
+        "Heartbeats that this member, leading, began more than two intervals after the one before: it is overloaded.",
+        figures.peers.iter().map(|peer| peer.late_heartbeats).sum::<u64>(),
     );
     page.counter(
         "barque_integrity_compared_total",
@@ -235,6 +223,78 @@ fn mvcc<E: Env>(page: &mut Page, store: &Store<E>) {
     );
 }
 
+fn disk<E: Env>(page: &mut Page, store: &Store<E>) {
+    let figures = store.figures();
+    for (name, help, durations) in [
+        (
+            "etcd_disk_wal_fsync_duration_seconds",
+            "Writing and syncing a batch of the log.",
+            &figures.log_syncs,
+        ),
+        (
+            "etcd_disk_backend_commit_duration_seconds",
+            "Writing and syncing a batch of rows.",
+            &figures.commits,
+        ),
+    ] {
+        page.head(name, "histogram", help);
+        page.histogram(name, "", durations);
+    }
+}
+
+/// By each other member. etcd's labels: `To` for what is sent, `From` for what comes.
+fn peers<E: Env>(page: &mut Page, store: &Store<E>) {
+    let peers = store.figures().peers;
+    if peers.is_empty() {
+        return;
+    }
+    let (me, _) = store.ids();
+    let name = "etcd_network_active_peers";
+    let help = "Whether a connection to or from the member is open.";
+    page.head(name, "gauge", help);
+    for peer in &peers {
+        page.line(format_args!(
+            "{name}{{Local=\"{me}\",Remote=\"{}\"}} {}",
+            peer.member,
+            u8::from(peer.connected)
+        ));
+    }
+    let counters: [(&str, &str, &str, fn(&PeerTraffic) -> u64); 3] = [
+        (
+            "etcd_network_peer_sent_bytes_total",
+            "Bytes sent to the member.",
+            "To",
+            |peer| peer.sent_bytes,
+        ),
+        (
+            "etcd_network_peer_received_bytes_total",
+            "Bytes received from the member.",
+            "From",
+            |peer| peer.received_bytes,
+        ),
+        (
+            "etcd_network_peer_sent_failures_total",
+            "Connections that could not be made, and messages whose connection broke before they were answered.",
+            "To",
+            |peer| peer.failures,
+        ),
+    ];
+    for (name, help, label, value) in counters {
+        page.head(name, "counter", help);
+        for peer in &peers {
+            let (member, value) = (peer.member, value(peer));
+            page.line(format_args!("{name}{{{label}=\"{member}\"}} {value}"));
+        }
+    }
+    let name = "etcd_network_peer_round_trip_time_seconds";
+    let help = "From a heartbeat of this member, leading, to its answer.";
+    page.head(name, "histogram", help);
+    for peer in &peers {
+        let label = format!("To=\"{}\"", peer.member);
+        page.histogram(name, &label, &peer.round_trips);
+    }
+}
+
 fn calls<E: Env>(page: &mut Page, pages: &Pages<E>) {
     let labels = |method: usize| {
         let (path, kind) = METHODS[method];
@@ -244,6 +304,17 @@ fn calls<E: Env>(page: &mut Page, pages: &Pages<E>) {
             kind.name()
         )
     };
+    let (sent, received) = pages.bytes();
+    page.counter(
+        "etcd_network_client_grpc_sent_bytes_total",
+        "Bytes of messages sent to clients.",
+        sent,
+    );
+    page.counter(
+        "etcd_network_client_grpc_received_bytes_total",
+        "Bytes of messages received from clients.",
+        received,
+    );
     page.head("grpc_server_started_total", "counter", "RPCs started.");
     for method in 0..METHODS.len() {
         let (labels, started) = (labels(method), pages.started(method));

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use barque_store_env::Env;
 use barque_store_node::Store;
-use barque_store_rpc::{Code, Ended};
+use barque_store_rpc::{Code, Tally};
 use parking_lot::Mutex;
 
 /// Shared by everything that serves pages of one member. Cheap to clone.
@@ -92,8 +92,18 @@ impl<E: Env> Pages<E> {
         let cores = self.inner.cores.lock();
         cores
             .iter()
-            .map(|core| core.0[method].ended.with(code))
+            .map(|core| core.0[method].tally.ended_with(code))
             .sum()
+    }
+
+    /// Bytes of gRPC messages sent and received.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let cores = self.inner.cores.lock();
+        let methods = cores.iter().flat_map(|core| &core.0);
+        methods.fold((0, 0), |(sent, received), method| {
+            let (out, r#in) = method.tally.bytes();
+            (sent + out, received + r#in)
+        })
     }
 }
 
@@ -111,6 +121,12 @@ impl MethodType {
             MethodType::Bidi => "bidi_stream",
         }
     }
+}
+
+/// How a path that is served is called.
+pub(crate) fn method(path: &str) -> Option<MethodType> {
+    let found = METHODS.iter().find(|(known, _)| *known == path)?;
+    Some(found.1)
 }
 
 /// The methods that are served, those called most first: the list is searched from its beginning.
@@ -134,6 +150,10 @@ pub(crate) const METHODS: &[(&str, MethodType)] = &[
     ("/etcdserverpb.Maintenance/MoveLeader", MethodType::Unary),
     ("/etcdserverpb.Maintenance/Downgrade", MethodType::Unary),
     ("/etcdserverpb.Cluster/MemberList", MethodType::Unary),
+    ("/etcdserverpb.Cluster/MemberAdd", MethodType::Unary),
+    ("/etcdserverpb.Cluster/MemberRemove", MethodType::Unary),
+    ("/etcdserverpb.Cluster/MemberUpdate", MethodType::Unary),
+    ("/etcdserverpb.Cluster/MemberPromote", MethodType::Unary),
     ("/grpc.health.v1.Health/Check", MethodType::Unary),
     ("/grpc.health.v1.Health/Watch", MethodType::Bidi),
 ];
@@ -141,7 +161,7 @@ pub(crate) const METHODS: &[(&str, MethodType)] = &[
 #[derive(Debug, Default)]
 struct Method {
     started: AtomicU64,
-    ended: Arc<Ended>,
+    tally: Arc<Tally>,
 }
 
 /// One core's calls, by method.
@@ -155,12 +175,12 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// Counts a call that begins; its end is to be counted in what is returned.
-    pub fn begin(&self, path: &str) -> Option<Arc<Ended>> {
+    /// Counts a call that begins; its end and its bytes are to be counted in what is returned.
+    pub fn begin(&self, path: &str) -> Option<Arc<Tally>> {
         let index = METHODS.iter().position(|(known, _)| *known == path)?;
         let method = &self.0[index];
         method.started.fetch_add(1, Ordering::Relaxed);
-        Some(method.ended.clone())
+        Some(method.tally.clone())
     }
 
     fn started(&self, method: usize) -> u64 {

@@ -1,4 +1,4 @@
-//! Which path is which handler. The one table of methods.
+//! Which path is which handler. The methods that are served are listed in `pages`, which counts them.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use prost::Message;
 use crate::core::{Core, Rules, check_client_version, wants_leader};
 use crate::http::Surface;
 use crate::maintenance::framed;
-use crate::pages::{Calls, Pages};
+use crate::pages::{self, Calls, MethodType, Pages};
 use crate::status::{malformed, not_for_learners, not_served};
 use crate::{cluster, http as plain_http, kv, lease, maintenance, watch};
 
@@ -91,33 +91,10 @@ impl<E: Env> EtcdService<E> {
 
 impl<E: Env> Service for EtcdService<E> {
     fn kind(&self, path: &str) -> Kind {
-        match path {
-            "/etcdserverpb.KV/Range"
-            | "/etcdserverpb.KV/Put"
-            | "/etcdserverpb.KV/DeleteRange"
-            | "/etcdserverpb.KV/Txn"
-            | "/etcdserverpb.KV/Compact"
-            | "/etcdserverpb.Lease/LeaseGrant"
-            | "/etcdserverpb.Lease/LeaseRevoke"
-            | "/etcdserverpb.Lease/LeaseTimeToLive"
-            | "/etcdserverpb.Lease/LeaseLeases"
-            | "/etcdserverpb.Cluster/MemberAdd"
-            | "/etcdserverpb.Cluster/MemberRemove"
-            | "/etcdserverpb.Cluster/MemberUpdate"
-            | "/etcdserverpb.Cluster/MemberPromote"
-            | "/etcdserverpb.Cluster/MemberList"
-            | "/etcdserverpb.Maintenance/Alarm"
-            | "/etcdserverpb.Maintenance/Status"
-            | "/etcdserverpb.Maintenance/Defragment"
-            | "/etcdserverpb.Maintenance/Hash"
-            | "/etcdserverpb.Maintenance/HashKV"
-            | "/etcdserverpb.Maintenance/MoveLeader"
-            | "/etcdserverpb.Maintenance/Downgrade"
-            | "/grpc.health.v1.Health/Check" => Kind::Unary,
-            "/etcdserverpb.Watch/Watch"
-            | "/etcdserverpb.Lease/LeaseKeepAlive"
-            | "/grpc.health.v1.Health/Watch" => Kind::Stream,
-            path => Kind::Unknown(
+        match pages::method(path) {
+            Some(MethodType::Unary) => Kind::Unary,
+            Some(MethodType::Bidi) => Kind::Stream,
+            None => Kind::Unknown(
                 if NOT_SERVED.contains(&path)
                     || SERVICES_NOT_SERVED.iter().any(|s| path.starts_with(s))
                 {
@@ -132,7 +109,10 @@ impl<E: Env> Service for EtcdService<E> {
     fn unary(&self, path: &str, request: Bytes, metadata: &HeaderMap, reply: Reply) {
         let core = &self.core;
         let reply = match self.calls.begin(path) {
-            Some(ended) => reply.counted(ended),
+            Some(tally) => {
+                tally.received(request.len());
+                reply.counted(tally)
+            }
             None => reply,
         };
         let allowed = check_client_version(metadata).and_then(|()| core.require_leader(metadata));
@@ -188,9 +168,9 @@ impl<E: Env> Service for EtcdService<E> {
     }
 
     fn stream(&self, path: &str, metadata: &HeaderMap, requests: Requests, responses: Responses) {
-        let responses = match self.calls.begin(path) {
-            Some(ended) => responses.counted(ended),
-            None => responses,
+        let (requests, responses) = match self.calls.begin(path) {
+            Some(tally) => (requests.counted(tally.clone()), responses.counted(tally)),
+            None => (requests, responses),
         };
         let allowed =
             check_client_version(metadata).and_then(|()| self.core.require_leader(metadata));

@@ -13,7 +13,7 @@ use barque_proto::etcdserverpb as pb;
 use barque_store_env::real::RealEnv;
 use barque_store_node::SpaceRules;
 use barque_store_server::{EtcdFront, Pages};
-use common::{Server, get, http, put, refusal, start, start_with};
+use common::{Server, get, http, put, refusal, start, start_all, start_with};
 use pb::alarm_request::AlarmAction;
 use pb::downgrade_request::DowngradeAction;
 use pb::lease_client::LeaseClient;
@@ -234,7 +234,14 @@ fn samples(page: &str) -> std::collections::BTreeMap<String, f64> {
         }
         let (name, value) = line.rsplit_once(' ').unwrap();
         let family = name.split('{').next().unwrap();
-        assert!(typed.contains(family), "{family} has no type");
+        let of_histogram = ["_bucket", "_sum", "_count"]
+            .iter()
+            .filter_map(|suffix| family.strip_suffix(suffix))
+            .any(|histogram| typed.contains(histogram));
+        assert!(
+            typed.contains(family) || of_histogram,
+            "{family} has no type"
+        );
         assert!(
             family
                 .bytes()
@@ -461,4 +468,103 @@ async fn leadership_moves_to_members_only_and_nothing_is_downgraded() {
     );
     alone.stop().await;
     server.stop().await;
+}
+
+/// What etcd's alerts and the usual dashboards read.
+const ALERTED: &[&str] = &[
+    "etcd_cluster_version{",
+    "etcd_disk_backend_commit_duration_seconds_bucket{",
+    "etcd_disk_wal_fsync_duration_seconds_bucket{",
+    "etcd_mvcc_db_total_size_in_bytes ",
+    "etcd_mvcc_db_total_size_in_use_in_bytes ",
+    "etcd_network_active_peers{",
+    "etcd_network_client_grpc_received_bytes_total ",
+    "etcd_network_client_grpc_sent_bytes_total ",
+    "etcd_network_peer_received_bytes_total{From=",
+    "etcd_network_peer_round_trip_time_seconds_bucket{To=",
+    "etcd_network_peer_sent_bytes_total{To=",
+    "etcd_network_peer_sent_failures_total{To=",
+    "etcd_server_has_leader ",
+    "etcd_server_heartbeat_send_failures_total ",
+    "etcd_server_is_leader ",
+    "etcd_server_is_learner ",
+    "etcd_server_leader_changes_seen_total ",
+    "etcd_server_proposals_applied_total ",
+    "etcd_server_proposals_committed_total ",
+    "etcd_server_proposals_failed_total ",
+    "etcd_server_proposals_pending ",
+    "etcd_server_quota_backend_bytes ",
+    "etcd_server_slow_apply_total ",
+    "etcd_server_slow_read_indexes_total ",
+    "grpc_server_handled_total{",
+    "grpc_server_started_total{grpc_method=\"MemberAdd\"",
+    "process_resident_memory_bytes ",
+    "process_start_time_seconds ",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_three_members_has_what_alerts_read_and_a_write_without_a_majority_has_failed() {
+    let mut servers = start_all(3).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for server in &servers {
+        server.kv().await.put(put("a", "1")).await.unwrap();
+        let members = || server.store.members();
+        while members().iter().any(|m| m.client_urls.is_empty())
+            || server.store.status().cluster_version.is_none()
+        {
+            assert!(Instant::now() < deadline, "all have told their URLs");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let leads = |server: &Server| server.store.status().leader == Some(server.store.ids().0);
+    let leader = servers.iter().position(leads).expect("one of them leads");
+    let url = servers[leader].url.clone();
+    let id = |n: usize| servers[n].store.ids().0;
+    let follower = id((leader + 1) % 3);
+    // Rows are persisted, and heartbeats answered, in a moment.
+    let page = loop {
+        let page = http(&url, "GET /metrics").await;
+        let samples = samples(&page);
+        let round_trips =
+            format!("etcd_network_peer_round_trip_time_seconds_count{{To=\"{follower}\"}}");
+        if samples["etcd_disk_backend_commit_duration_seconds_count"] > 0.0
+            && samples[&round_trips] > 0.0
+        {
+            break page;
+        }
+        assert!(Instant::now() < deadline, "{page}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    for name in ALERTED {
+        assert!(
+            page.lines().any(|line| line.starts_with(name)),
+            "{name} is missing:\n{page}"
+        );
+    }
+    let of_leader = samples(&page);
+    let connected = format!(
+        "etcd_network_active_peers{{Local=\"{}\",Remote=\"{follower}\"}}",
+        id(leader)
+    );
+    let sent = format!("etcd_network_peer_sent_bytes_total{{To=\"{follower}\"}}");
+    let received = format!("etcd_network_peer_received_bytes_total{{From=\"{follower}\"}}");
+    assert_eq!(of_leader[&connected], 1.0);
+    assert!(of_leader[&sent] > 1_000.0 && of_leader[&received] > 100.0);
+    assert!(of_leader["etcd_disk_wal_fsync_duration_seconds_count"] > 0.0);
+    assert!(of_leader["etcd_network_client_grpc_received_bytes_total"] >= 11.0);
+    assert!(of_leader["etcd_network_client_grpc_sent_bytes_total"] >= 11.0);
+
+    let last = servers.remove((leader + 1) % 3);
+    for server in servers {
+        server.stop().await;
+    }
+    let failed = "etcd_server_proposals_failed_total";
+    let before = samples(&http(&last.url, "GET /metrics").await)[failed];
+    assert_eq!(
+        refusal(last.kv().await.put(put("b", "1")).await),
+        (14, "etcdserver: request timed out".to_owned())
+    );
+    let after = samples(&http(&last.url, "GET /metrics").await)[failed];
+    assert_eq!(after - before, 1.0);
+    last.stop().await;
 }

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use barque_store_env::{Disk, Env, Instant, create_dir_durably};
+use barque_store_env::{Disk, Durations, Env, Instant, create_dir_durably};
 use bytes::Bytes;
 use futures::future::Either;
 use tokio::sync::Notify;
@@ -35,7 +35,6 @@ mod tests;
 
 pub use error::WalError;
 use queue::Shared;
-pub use sync_times::{SYNC_BOUNDS_SECONDS, SyncTimes};
 
 /// One thing to remember.
 #[derive(Clone, Debug, PartialEq)]
@@ -240,8 +239,9 @@ impl<E: Env> Wal<E> {
         self.handle.shared.space()
     }
 
-    /// How long the syncs took. Waits for nobody: any thread may ask at any time.
-    pub fn sync_times(&self) -> SyncTimes {
+    /// How long the batches' fdatasyncs took since the log was opened, the write into the page cache included (both are one step to
+    /// the disk). Those of filling ahead are not counted: nobody waits for them. Any thread may ask at any time.
+    pub fn sync_times(&self) -> Durations {
         self.handle.shared.sync_clock.read()
     }
 

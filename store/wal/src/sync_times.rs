@@ -1,37 +1,16 @@
-//! How long syncs took: a histogram that any thread reads without waiting for the writer, and the complaint about a
-//! slow disk.
+//! How long syncs took, for any thread to read without waiting for the writer, and the complaint about a slow disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use barque_store_env::Instant;
+use barque_store_env::{Durations, Histogram, Instant};
 
 use crate::limits::{SYNC_SLOW, SYNC_SLOW_PAUSE};
-
-/// Upper bounds of the buckets in seconds, each included; one more bucket takes what is longer. They are those of
-/// `etcd_disk_wal_fsync_duration_seconds`.
-pub const SYNC_BOUNDS_SECONDS: [f64; 14] = [
-    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
-    8.192,
-];
-const BUCKETS: usize = SYNC_BOUNDS_SECONDS.len() + 1;
-
-/// How long the batches' fdatasyncs took since the log was opened, the write into the page cache included (both are
-/// one step to the disk). Those of filling ahead are not counted: nobody waits for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SyncTimes {
-    pub count: u64,
-    pub sum_seconds: f64,
-    /// Syncs by duration, not cumulated: `buckets[i]` took at most [`SYNC_BOUNDS_SECONDS`]`[i]` and longer than the
-    /// bound before; the last one took longer than all bounds. They add up to `count`.
-    pub buckets: [u64; BUCKETS],
-}
 
 /// What the writer counts in.
 #[derive(Debug, Default)]
 pub struct SyncClock {
-    nanos: AtomicU64,
-    buckets: [AtomicU64; BUCKETS],
+    times: Histogram,
     /// When the writer began what it is at; 0: it waits for something to write.
     writing: AtomicU64,
 }
@@ -48,23 +27,10 @@ impl SyncClock {
         (since != 0).then_some(Instant(since))
     }
     pub fn note(&self, took: Duration) {
-        let bucket = SYNC_BOUNDS_SECONDS
-            .iter()
-            .position(|bound| took <= Duration::from_secs_f64(*bound))
-            .unwrap_or(BUCKETS - 1);
-        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.times.note(took);
     }
-
-    pub fn read(&self) -> SyncTimes {
-        let buckets: [u64; BUCKETS] =
-            std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed));
-        SyncTimes {
-            count: buckets.iter().sum(),
-            sum_seconds: Duration::from_nanos(self.nanos.load(Ordering::Relaxed)).as_secs_f64(),
-            buckets,
-        }
+    pub fn read(&self) -> Durations {
+        self.times.read()
     }
 }
 
@@ -95,25 +61,6 @@ impl Complaint {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_duration_falls_into_its_bucket() {
-        let clock = SyncClock::default();
-        for (i, bound) in SYNC_BOUNDS_SECONDS.iter().enumerate() {
-            let bound = Duration::from_secs_f64(*bound);
-            assert_eq!(
-                bound.as_micros(),
-                1_000 << i,
-                "powers of two of a millisecond"
-            );
-            clock.note(bound);
-            clock.note(bound + Duration::from_nanos(1));
-        }
-        let times = clock.read();
-        assert_eq!(times.count, 28);
-        assert_eq!(times.buckets, [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]);
-        assert!((times.sum_seconds - 2.0 * 16.383).abs() < 1e-6, "{times:?}");
-    }
 
     #[test]
     fn a_slow_disk_is_reported_now_and_then() {

@@ -134,6 +134,11 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
                     && ready.contains("[-]non_learner failed: not supported for learner\n"),
                 "{ready}"
             );
+            let metrics = page(&member.endpoint(), "/metrics");
+            assert!(
+                metrics.contains("\netcd_server_is_learner 1\n"),
+                "{metrics}"
+            );
             eventually(PATIENCE, "the learner is promoted", || {
                 try_ctl(first, &["member", "promote", &id]).is_ok()
             });
@@ -144,6 +149,9 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
         let ready = page(&member.endpoint(), "/readyz");
         assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     }
+    let metrics = page(&endpoints[0], "/metrics");
+    let adds = "grpc_server_started_total{grpc_method=\"MemberAdd\",grpc_service=\"etcdserverpb.Cluster\",grpc_type=\"unary\"} 4\n";
+    assert!(metrics.contains(adds), "{metrics}");
     // The oldest go first, the leader among them.
     for (n, member) in all[..4].iter().enumerate() {
         let last = &endpoints[4];

@@ -216,9 +216,15 @@ async fn converse<E: Env>(
         while let Some(frame) = frames.next().await {
             match frame {
                 Ok(frame) => {
-                    *heard.lock() = E::now();
+                    let now = E::now();
+                    *heard.lock() = now;
                     let waiting = pending.lock().remove(&frame.id);
-                    if let Some((_, reply)) = waiting {
+                    if let Some((sent, reply)) = waiting {
+                        // A heartbeat's: other calls wait for disks.
+                        if frame.kind == Kind::AppendReply {
+                            let took = now.saturating_since(sent);
+                            peer.traffic.round_trips.note(took);
+                        }
                         // A caller that is gone has stopped waiting.
                         let _ = reply.send(Ok(frame));
                     }
@@ -256,7 +262,9 @@ async fn converse<E: Env>(
             why = watching => why,
         }
     };
-    for (_, reply) in pending.into_inner().into_values() {
+    let pending = pending.into_inner();
+    peer.traffic.failed(pending.len());
+    for (_, reply) in pending.into_values() {
         let _ = reply.send(Err(CallError::Lost(why.clone())));
     }
     why

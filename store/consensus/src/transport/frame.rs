@@ -1,11 +1,14 @@
 //! Frames of the peer protocol: length, checksum, version, kind, id, then a protobuf body. PROTOCOL.md has the layout.
 //! Promise: a frame that does not check is an error, never a message; nothing longer than the limit is buffered.
 
+use std::sync::Arc;
+
 use barque_store_env::ReadHalf;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::Stream;
 use prost::Message;
 
+use super::traffic::Traffic;
 use crate::limits;
 
 /// Version of the frame's layout; what bodies mean is the handshake's `protocol`.
@@ -172,6 +175,8 @@ impl Frame {
 pub struct Reader<R> {
     half: R,
     buf: BytesMut,
+    /// Where its bytes are counted, once it is known whose they are.
+    pub traffic: Option<Arc<Traffic>>,
 }
 
 impl<R: ReadHalf> Reader<R> {
@@ -179,6 +184,7 @@ impl<R: ReadHalf> Reader<R> {
         Reader {
             half,
             buf: BytesMut::new(),
+            traffic: None,
         }
     }
     /// The next frame; `None` when the peer closed between two. Not cancel-safe.
@@ -190,7 +196,11 @@ impl<R: ReadHalf> Reader<R> {
             if self.buf.capacity() == self.buf.len() {
                 self.buf.reserve(READ_RESERVE);
             }
-            if self.half.read(&mut self.buf).await? == 0 {
+            let bytes = self.half.read(&mut self.buf).await?;
+            if let Some(traffic) = &self.traffic {
+                traffic.received(bytes);
+            }
+            if bytes == 0 {
                 return if self.buf.is_empty() {
                     Ok(None)
                 } else {

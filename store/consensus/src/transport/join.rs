@@ -8,6 +8,7 @@ use barque_store_state::{MemberId, MemberInfo};
 use futures::StreamExt;
 
 use super::frame::{Frame, FrameError, Kind, Reader};
+use super::traffic::Counted;
 use super::wire::{Hello, Lane, MembersBody, MembersReplyBody, Refusal, Refused};
 use super::{ReadOf, WriteOf};
 use crate::limits;
@@ -84,8 +85,8 @@ pub async fn greet<E: Env>(
 ) -> Result<(Reader<ReadOf<E>>, WriteOf<E>), JoinError> {
     let (unreachable, protocol) = (JoinError::unreachable(addr), JoinError::protocol(addr));
     let conn = net.connect(addr).await.map_err(unreachable)?;
-    let (read, mut write) = conn.split();
-    let mut read = Reader::new(read);
+    let (read, write) = conn.split();
+    let (mut read, mut write) = (Reader::new(read), Counted::new(write));
     let hello = Frame::encode(Kind::Hello, 0, &hello);
     write.write_all(hello).await.map_err(unreachable)?;
     let greeted = read.next(limits::HELLO_BYTES_MAX).await.map_err(protocol)?;

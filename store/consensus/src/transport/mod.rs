@@ -27,10 +27,12 @@ pub mod network;
 pub mod seats;
 pub mod serve;
 pub mod session;
+pub mod traffic;
 pub mod wire;
 
 use call::Caller;
 use frame::{Frame, FrameError, Kind, Reader};
+use traffic::{Counted, Traffic};
 use wire::{Hello, Lane, Refusal, Refused, Welcome};
 
 /// Who this member is to its peers.
@@ -97,7 +99,8 @@ pub enum ConnectError {
 }
 
 type ReadOf<E> = <<<E as Env>::Net as Net>::Conn as Conn>::Read;
-type WriteOf<E> = <<<E as Env>::Net as Net>::Conn as Conn>::Write;
+type BareWriteOf<E> = <<<E as Env>::Net as Net>::Conn as Conn>::Write;
+type WriteOf<E> = Counted<BareWriteOf<E>>;
 
 /// Reaches one other member.
 pub struct Peer<E: Env> {
@@ -107,6 +110,7 @@ pub struct Peer<E: Env> {
     pub abilities: Abilities,
     /// Counts the connections it has made to this member: it is there.
     knocks: AtomicU64,
+    pub traffic: Arc<Traffic>,
     net: E::Net,
     me: Identity,
     directories: Arc<Directories>,
@@ -133,14 +137,15 @@ impl<E: Env> Peer<E> {
         lane: Lane,
     ) -> Result<(Reader<ReadOf<E>>, WriteOf<E>), ConnectError> {
         let timeout = self.patience.connect;
-        match E::timeout(timeout, self.greet(lane)).await {
+        let connected = match E::timeout(timeout, self.greet(lane)).await {
             Ok(connected) => connected,
             Err(_) => Err(ConnectError::Silent {
                 member: self.member.0,
                 addr: self.addr(),
                 timeout,
             }),
-        }
+        };
+        connected.inspect_err(|_| self.traffic.failed(1))
     }
 
     async fn greet(&self, lane: Lane) -> Result<(Reader<ReadOf<E>>, WriteOf<E>), ConnectError> {
@@ -157,8 +162,8 @@ impl<E: Env> Peer<E> {
             cause,
         };
         let conn = self.net.connect(&at).await.map_err(unreachable)?;
-        let (read, mut write) = conn.split();
-        let mut read = Reader::new(read);
+        let (read, write) = conn.split();
+        let (mut read, mut write) = (Reader::new(read), Counted::new(write));
         let hello = self.me.hello(self.member, lane);
         write
             .write_all(Frame::encode(Kind::Hello, 0, &hello))
@@ -176,6 +181,7 @@ impl<E: Env> Peer<E> {
                     Some(reason) => Err(ConnectError::Stranger { reason }),
                     None => {
                         self.abilities.told(&welcome);
+                        self.traffic.attach(&mut read, &mut write);
                         Ok((read, write))
                     }
                 }
@@ -254,6 +260,7 @@ impl<E: Env> Links<E> {
             addr: Mutex::new(addr.to_owned()),
             abilities: Abilities::default(),
             knocks: AtomicU64::new(0),
+            traffic: Arc::default(),
             net: self.net.clone(),
             me: self.me.clone(),
             directories: self.directories.clone(),

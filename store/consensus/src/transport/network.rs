@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use barque_store_env::Env;
+use barque_store_env::{Env, Instant};
 use barque_store_state::MemberId;
 use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
@@ -44,14 +44,14 @@ impl<E: Env> RaftNetworkFactory<Types<E>> for Factory<E> {
         Client {
             link: self.0.to(MemberId(target), &node.addr),
             cut: self.1.clone(),
-            heartbeats: false,
+            heartbeats: None,
         }
     }
     async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> Client<E> {
         Client {
             link: self.0.to(MemberId(target), &node.addr),
             cut: self.1.clone(),
-            heartbeats: true,
+            heartbeats: Some(Heartbeats::default()),
         }
     }
 }
@@ -60,7 +60,23 @@ pub struct Client<E: Env> {
     link: Arc<Link<E>>,
     cut: Arc<Cut>,
     /// A heartbeat is one call among the votes, never behind entries.
-    heartbeats: bool,
+    heartbeats: Option<Heartbeats>,
+}
+
+/// The heartbeats to one member in one term of leadership.
+#[derive(Default)]
+struct Heartbeats {
+    /// When the newest began.
+    begun: Option<Instant>,
+}
+
+impl Heartbeats {
+    /// One begins; whether that is late. As etcd has it: more than two intervals after the one before. A member that does not
+    /// answer is no reason, it is given up after an interval.
+    fn begin(&mut self, now: Instant, interval: Duration) -> bool {
+        let before = self.begun.replace(now);
+        before.is_some_and(|before| now.saturating_since(before) > interval * 2)
+    }
 }
 
 impl<E: Env> Client<E> {
@@ -156,7 +172,11 @@ impl<E: Env> RaftNetworkV2<Types<E>> for Client<E> {
         S: futures::Stream<Item = AppendEntriesRequest<Types<E>>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            if self.heartbeats {
+            if let Some(heartbeats) = &mut self.heartbeats {
+                // openraft waits for an answer as long as for the next heartbeat.
+                if heartbeats.begin(E::now(), option.hard_ttl()) {
+                    self.link.peer.traffic.late_heartbeat();
+                }
                 let Some(rpc) = input.next().await else {
                     return Ok(futures::stream::empty().boxed());
                 };

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use super::Peer;
 use super::frame::{Frame, FrameError, Kind};
+use super::traffic::Traffic;
 use super::wire::{AppendBody, AppendReplyBody, ErrorBody, Lane};
 use crate::limits;
 use crate::purge::Cut;
@@ -169,6 +170,7 @@ where
         alarm: None,
         cut,
         over: false,
+        traffic: peer.traffic.clone(),
         world: std::marker::PhantomData,
     }
     .boxed())
@@ -188,12 +190,16 @@ struct Session<E: Env, W> {
     /// Guard 11: while this stream may want them, openraft purges no entries.
     cut: Arc<Cut>,
     over: bool,
+    traffic: Arc<Traffic>,
     world: std::marker::PhantomData<fn() -> E>,
 }
 
 impl<E: Env, W> Session<E, W> {
     fn end(&mut self, answer: Answer<E>) -> Poll<Option<Answer<E>>> {
         self.over = true;
+        if answer.is_err() {
+            self.traffic.failed(1);
+        }
         Poll::Ready(Some(answer))
     }
     /// Ready when the oldest unanswered append has waited too long.

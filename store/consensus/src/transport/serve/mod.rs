@@ -17,8 +17,9 @@ use super::frame::{Frame, FrameError, Kind, Reader};
 use super::heard::Heard;
 use super::image::{self, Receiving};
 use super::seats::Seats;
+use super::traffic::Counted;
 use super::wire::{FEATURES, Hello, Lane, PROTOCOL, Welcome};
-use super::{Identity, Links, ReadOf, WriteOf, fetch};
+use super::{BareWriteOf, Identity, Links, ReadOf, WriteOf, fetch};
 use crate::directories::Directories;
 use crate::guard::VoteGuard;
 use crate::limits;
@@ -90,7 +91,7 @@ impl<E: Env> Served<E> {
 /// Accepts connections for as long as it is polled.
 pub async fn accept<E: Env, L: Listener>(mut listener: L, served: Arc<Served<E>>, tasks: Tasks<E>)
 where
-    L::Conn: Conn<Read = ReadOf<E>, Write = WriteOf<E>>,
+    L::Conn: Conn<Read = ReadOf<E>, Write = BareWriteOf<E>>,
 {
     loop {
         match listener.accept().await {
@@ -98,7 +99,7 @@ where
                 let served = served.clone();
                 tasks.spawn("peer connection", async move {
                     let (read, write) = conn.split();
-                    if let Err(e) = serve(&served, Reader::new(read), write).await {
+                    if let Err(e) = serve(&served, Reader::new(read), Counted::new(write)).await {
                         tracing::debug!("a peer's connection ended: {e}");
                     }
                 });
@@ -156,6 +157,9 @@ async fn serve<E: Env>(
         .write_all(Frame::encode(Kind::Welcome, 0, &welcome))
         .await?;
     let from = MemberId(hello.from);
+    if let Some(link) = served.links.get(from) {
+        link.peer.traffic.attach(&mut read, &mut write);
+    }
     if matches!(lane, Lane::Control | Lane::Requests) {
         served.met(from).await;
     }
