@@ -150,9 +150,12 @@ pub struct Status {
     pub raft_index: u64,
     pub applied_index: u64,
     pub revision: Revision,
-    /// Bytes of the data directory, and of live keys and values.
+    /// Bytes of the rows' files. Not of the log: it grows and shrinks by a rule of its own, and nothing in it is what the quota counts.
     pub db_size: u64,
+    /// Live bytes: keys and values, history that was not compacted among them. What the quota counts.
     pub db_size_in_use: u64,
+    /// Bytes of the log's segments, the one filled ahead included.
+    pub log_bytes: u64,
     /// `None`: no quota.
     pub quota_bytes: Option<u64>,
     /// This member's file system is below its reserve: growth is refused.
@@ -358,8 +361,9 @@ impl<E: Env> Store<E> {
             raft_index: view.last_log,
             applied_index: view.applied,
             revision: glance.revision(),
-            db_size: self.shared.consensus.log_bytes() + self.shared.machine.space().disk_bytes,
+            db_size: self.shared.machine.space().disk_bytes,
             db_size_in_use: glance.live_bytes(),
+            log_bytes: self.shared.consensus.log_bytes(),
             quota_bytes: self.shared.machine.gate.quota_bytes,
             disk_low: self.shared.machine.gate.disk_low(),
             leads_until: view.leads_until,

@@ -167,7 +167,7 @@ fn mvcc<E: Env>(page: &mut Page, store: &Store<E>) {
     let figures = store.figures();
     page.gauge(
         "etcd_mvcc_db_total_size_in_bytes",
-        "Bytes on disk.",
+        "Bytes of the rows' files; the log is not among them.",
         status.db_size,
     );
     page.gauge(
@@ -224,6 +224,11 @@ fn mvcc<E: Env>(page: &mut Page, store: &Store<E>) {
 }
 
 fn disk<E: Env>(page: &mut Page, store: &Store<E>) {
+    page.gauge(
+        "barque_log_bytes",
+        "Bytes of the log's segments, the one filled ahead included.",
+        store.status().log_bytes,
+    );
     let figures = store.figures();
     for (name, help, durations) in [
         (

@@ -568,3 +568,42 @@ async fn a_page_of_three_members_has_what_alerts_read_and_a_write_without_a_majo
     assert_eq!(after - before, 1.0);
     last.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_size_is_that_of_the_rows_and_most_of_it_is_in_use() {
+    const PUTS: usize = 400;
+    let server = start(1).await;
+    let mut puts = tokio::task::JoinSet::new();
+    let kv = server.kv().await;
+    for n in 0..PUTS {
+        let mut kv = kv.clone();
+        let value = "v".repeat(64 << 10);
+        puts.spawn(async move { kv.put(put(&format!("{n:03}"), &value)).await });
+    }
+    for done in puts.join_all().await {
+        done.unwrap();
+    }
+    let live = (PUTS * (64 << 10)) as f64;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let page = samples(&http(&server.url, "GET /metrics").await);
+        let total = page["etcd_mvcc_db_total_size_in_bytes"];
+        // Rows get to their files in a moment.
+        if total >= live {
+            let in_use = page["etcd_mvcc_db_total_size_in_use_in_bytes"];
+            assert!(in_use >= live && in_use / total > 0.5, "{in_use} {total}");
+            // It alone would make the data look fragmented.
+            assert!(page["barque_log_bytes"] > live);
+            break;
+        }
+        assert!(Instant::now() < deadline, "{total}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let status = maintenance(&server)
+        .await
+        .status(pb::StatusRequest {})
+        .await;
+    let status = status.unwrap().into_inner();
+    assert!(status.db_size < 2 * status.db_size_in_use, "{status:?}");
+    server.stop().await;
+}
