@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barque_store_consensus::Consensus;
-use barque_store_env::{Env, Instant, Task};
+use barque_store_env::{Env, Instant, Task, others_first};
 use barque_store_state::limits::HASH_ROWS;
 use barque_store_state::*;
 use futures::future::Either;
@@ -288,17 +288,35 @@ impl<E: Env> Store<E> {
         self.shared.machine.state.read().compact_revision()
     }
 
-    /// As etcd's HashKV; `None`: at the current revision.
+    /// As etcd's HashKV; `None`: at the current revision. Keeps the thread until every row is read: see [`Store::hash_kv_in_turns`].
     pub fn hash_kv(&self, revision: Option<Revision>) -> Result<HashKv, Refusal> {
-        let machine = &self.shared.machine;
-        let mut run = machine.state.read().hash_begin(revision)?;
+        let mut run = self.hash_begin(revision)?;
         loop {
-            // Given back in between: an entry to be applied, and all of Raft behind it, must not wait for every row.
-            let hash = machine.answer(machine.state.read().hash_on(&mut run, HASH_ROWS))?;
-            if let Some(hash) = hash {
+            if let Some(hash) = self.hash_on(&mut run)? {
                 return Ok(hash);
             }
         }
+    }
+
+    /// The same, and lets the thread's other tasks run after each piece of some milliseconds.
+    pub async fn hash_kv_in_turns(&self, revision: Option<Revision>) -> Result<HashKv, Refusal> {
+        let mut run = self.hash_begin(revision)?;
+        loop {
+            if let Some(hash) = self.hash_on(&mut run)? {
+                return Ok(hash);
+            }
+            others_first().await;
+        }
+    }
+
+    fn hash_begin(&self, revision: Option<Revision>) -> Result<HashRun, Refusal> {
+        self.shared.machine.state.read().hash_begin(revision)
+    }
+
+    /// One piece. The state is given back after it: an entry to be applied, and all of Raft behind it, must not wait for every row.
+    fn hash_on(&self, run: &mut HashRun) -> Result<Option<HashKv>, Refusal> {
+        let machine = &self.shared.machine;
+        machine.answer(machine.state.read().hash_on(run, HASH_ROWS))
     }
 
     /// A hash over everything replicated, equal between members at equal [`Store::applied`].

@@ -73,28 +73,33 @@ pub(crate) fn hash_kv<E: Env>(core: &Rc<Core<E>>, request: Bytes, reply: Reply) 
         Err(error) => return reply.err(malformed(&error)),
     };
     let revision = u64::try_from(asked).ok().filter(|r| *r > 0);
-    reply.done(match core.store.hash_kv(revision.map(Revision)) {
-        Err(refusal) => Err(refused(&refusal)),
-        Ok(hash) => Ok(framed(&pb::HashKvResponse {
-            header: header(core, core.store.revision()),
-            // No row is at or before a negative revision.
-            hash: if asked < 0 {
-                HASH_OF_NO_ROWS
-            } else {
-                hash.hash
-            },
-            // etcd's sign for "never compacted".
-            compact_revision: if hash.compacted {
-                signed(hash.compact_revision.0)
-            } else {
-                -1
-            },
-            hash_revision: if asked < 0 {
-                asked
-            } else {
-                signed(hash.revision.0)
-            },
-        })),
+    let core = core.clone();
+    // Every row is read: other calls of this core must not wait for all of them.
+    barque_store_rpc::spawn_local(async move {
+        let hash = core.store.hash_kv_in_turns(revision.map(Revision)).await;
+        reply.done(match hash {
+            Err(refusal) => Err(refused(&refusal)),
+            Ok(hash) => Ok(framed(&pb::HashKvResponse {
+                header: header(&core, core.store.revision()),
+                // No row is at or before a negative revision.
+                hash: if asked < 0 {
+                    HASH_OF_NO_ROWS
+                } else {
+                    hash.hash
+                },
+                // etcd's sign for "never compacted".
+                compact_revision: if hash.compacted {
+                    signed(hash.compact_revision.0)
+                } else {
+                    -1
+                },
+                hash_revision: if asked < 0 {
+                    asked
+                } else {
+                    signed(hash.revision.0)
+                },
+            })),
+        });
     });
 }
 

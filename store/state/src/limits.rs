@@ -32,11 +32,11 @@ pub const SWEEP_VERSION_WORK: usize = 4;
 pub const VALUE_CACHE_BYTES: u64 = 256 << 20;
 /// Keys the cache's hand passes with every entry while the budget is passed: several times what one entry brings in.
 pub const CACHE_TURN_KEYS: usize = 4_096;
-/// Bytes of rows read from the archive at once while hashing.
-pub const HASH_BYTES: usize = 4 << 20;
-/// Rows hashed before the state is given back to the writer: some milliseconds. (A hash of 300,000 rows in one go took
-/// longer than a leader's lease.) The rest is hashed in further pieces.
-pub const HASH_ROWS: usize = 8_192;
+/// Rows, and bytes of them, that are hashed before the state is given back to the writer, and the thread to others: one to three
+/// milliseconds where they are read from disk. (A hash of 300,000 rows in one go took longer than a leader's lease.) The rest is
+/// hashed in further pieces.
+pub const HASH_ROWS: usize = 1_024;
+pub const HASH_BYTES: usize = 1 << 20;
 
 /// Cost of a row beside its key and value when live bytes are counted: etcd's estimate for its quota.
 pub const ROW_OVERHEAD_BYTES: u64 = 256;

@@ -15,6 +15,7 @@ use barque_store_env::real::{RealDisk, RealEnv, RealNet};
 use barque_store_node::{Config as StoreConfig, SpaceRules, Store};
 use barque_store_server::{Config, EtcdFront, Handle};
 use pb::kv_client::KvClient;
+use pb::maintenance_client::MaintenanceClient;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -139,6 +140,21 @@ pub fn prefix(key: &str) -> pb::RangeRequest {
         range_end: end.into(),
         ..get(key)
     }
+}
+
+pub fn delete(key: &str) -> pb::DeleteRangeRequest {
+    pb::DeleteRangeRequest {
+        key: key.to_owned().into(),
+        ..Default::default()
+    }
+}
+
+pub fn grant() -> pb::LeaseGrantRequest {
+    pb::LeaseGrantRequest { ttl: 60, id: 0 }
+}
+
+pub async fn maintenance(server: &Server) -> MaintenanceClient<Channel> {
+    MaintenanceClient::new(server.channel().await)
 }
 
 /// The whole answer to a plain HTTP request, head included.

@@ -52,15 +52,15 @@ impl Store {
         })
     }
 
-    /// Goes on with so many rows; the hash, if they were the last. What is written between two calls is beyond the
-    /// revision; a compaction between them begins it anew.
+    /// Goes on with at most so many rows, and about [`HASH_BYTES`] of them; the hash, if they were the last. What is written
+    /// between two calls is beyond the revision; a compaction between them begins it anew.
     pub fn hash_on(&self, run: &mut HashRun, rows: usize) -> Result<Option<HashKv>, ReadError> {
         if self.compacted != run.compacted {
             *run = self.hash_begin(Some(run.at))?;
         }
         let mut scratch = Vec::new();
-        let mut left = rows;
-        while left > 0 {
+        let (mut left, mut bytes) = (rows, 0);
+        while left > 0 && bytes < HASH_BYTES {
             let slice = self.scan(run.next, left, HASH_BYTES)?;
             left -= slice.len();
             let ended = slice.is_empty();
@@ -69,6 +69,7 @@ impl Store {
                     return Ok(Some(self.hash_of(run)));
                 }
                 run.next = id.next();
+                bytes += row.key.len() + row.value.len();
                 // What compaction has left, whether or not the rest is gone by now.
                 if let Some(compacted) = self.compacted.filter(|compacted| id.main <= *compacted)
                     && (is_tombstone(&row)
