@@ -2,8 +2,9 @@
 
 use barque_store_env::Env;
 use barque_store_env::real::process_stats;
-use barque_store_node::{PeerTraffic, Store};
+use barque_store_node::{Figures, PeerTraffic, Status, Store};
 use barque_store_rpc::Code;
+use barque_store_state::MemberId;
 
 use crate::ETCD_API_VERSION;
 use crate::exposition::Page;
@@ -19,10 +20,11 @@ pub(crate) fn page<E: Env>(pages: &Pages<E>) -> String {
     );
     match pages.store() {
         Some(store) => {
-            server(&mut page, store);
-            mvcc(&mut page, store);
-            disk(&mut page, store);
-            peers(&mut page, store);
+            let (status, figures) = (store.status(), store.figures());
+            server(&mut page, store, &status, &figures);
+            mvcc(&mut page, store, &status, &figures);
+            disk(&mut page, &status, &figures);
+            peers(&mut page, status.member, &figures.peers);
         }
         None => page.gauge("etcd_server_has_leader", "Whether a leader is known.", 0),
     }
@@ -42,9 +44,7 @@ pub(crate) fn page<E: Env>(pages: &Pages<E>) -> String {
     page.finish()
 }
 
-fn server<E: Env>(page: &mut Page, store: &Store<E>) {
-    let status = store.status();
-    let figures = store.figures();
+fn server<E: Env>(page: &mut Page, store: &Store<E>, status: &Status, figures: &Figures) {
     let leads = status.leader == Some(status.member);
     if let Some(version) = status.cluster_version {
         page.fact(
@@ -162,9 +162,7 @@ pub(crate) fn quota(bytes: Option<u64>) -> i64 {
     bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
-fn mvcc<E: Env>(page: &mut Page, store: &Store<E>) {
-    let status = store.status();
-    let figures = store.figures();
+fn mvcc<E: Env>(page: &mut Page, store: &Store<E>, status: &Status, figures: &Figures) {
     page.gauge(
         "etcd_mvcc_db_total_size_in_bytes",
         "Bytes of the rows' files; the log is not among them.",
@@ -223,13 +221,12 @@ fn mvcc<E: Env>(page: &mut Page, store: &Store<E>) {
     );
 }
 
-fn disk<E: Env>(page: &mut Page, store: &Store<E>) {
+fn disk(page: &mut Page, status: &Status, figures: &Figures) {
     page.gauge(
         "barque_log_bytes",
         "Bytes of the log's segments, the one filled ahead included.",
-        store.status().log_bytes,
+        status.log_bytes,
     );
-    let figures = store.figures();
     for (name, help, durations) in [
         (
             "etcd_disk_wal_fsync_duration_seconds",
@@ -248,16 +245,14 @@ fn disk<E: Env>(page: &mut Page, store: &Store<E>) {
 }
 
 /// By each other member. etcd's labels: `To` for what is sent, `From` for what comes.
-fn peers<E: Env>(page: &mut Page, store: &Store<E>) {
-    let peers = store.figures().peers;
+fn peers(page: &mut Page, me: MemberId, peers: &[PeerTraffic]) {
     if peers.is_empty() {
         return;
     }
-    let (me, _) = store.ids();
     let name = "etcd_network_active_peers";
     let help = "Whether a connection to or from the member is open.";
     page.head(name, "gauge", help);
-    for peer in &peers {
+    for peer in peers {
         page.line(format_args!(
             "{name}{{Local=\"{me}\",Remote=\"{}\"}} {}",
             peer.member,
@@ -286,7 +281,7 @@ fn peers<E: Env>(page: &mut Page, store: &Store<E>) {
     ];
     for (name, help, label, value) in counters {
         page.head(name, "counter", help);
-        for peer in &peers {
+        for peer in peers {
             let (member, value) = (peer.member, value(peer));
             page.line(format_args!("{name}{{{label}=\"{member}\"}} {value}"));
         }
@@ -294,7 +289,7 @@ fn peers<E: Env>(page: &mut Page, store: &Store<E>) {
     let name = "etcd_network_peer_round_trip_time_seconds";
     let help = "From a heartbeat of this member, leading, to its answer.";
     page.head(name, "histogram", help);
-    for peer in &peers {
+    for peer in peers {
         let label = format!("To=\"{}\"", peer.member);
         page.histogram(name, &label, &peer.round_trips);
     }

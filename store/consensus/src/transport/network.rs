@@ -261,3 +261,20 @@ impl<E: Env> RaftNetworkV2<Types<E>> for Client<E> {
 pub fn backoff(config: &mut Config, heartbeat: Duration) {
     config.backoff = format!("{}ms", (heartbeat.as_millis() * 2).max(1));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_late_after_two_intervals() {
+        let mut heartbeats = Heartbeats::default();
+        let interval = Duration::from_millis(100);
+        let mut begin = |ms| heartbeats.begin(Instant(0) + Duration::from_millis(ms), interval);
+        assert!(!begin(5_000), "the first of a term");
+        assert!(!begin(5_100));
+        assert!(!begin(5_300), "an answer was waited for");
+        assert!(begin(5_501));
+        assert!(!begin(5_600));
+    }
+}
