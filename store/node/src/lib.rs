@@ -319,6 +319,11 @@ impl<E: Env> Store<E> {
         machine.answer(machine.state.read().hash_on(run, HASH_ROWS))
     }
 
+    /// Whether it serves nothing any more: its data is damaged, or it could not be written. It ends soon.
+    pub fn is_fenced(&self) -> bool {
+        self.shared.machine.is_fenced()
+    }
+
     /// A hash over everything replicated, equal between members at equal [`Store::applied`].
     pub fn whole_hash(&self) -> (LogIndex, u64) {
         let state = self.shared.machine.state.read();

@@ -240,17 +240,24 @@ impl<E: Env> Machine<E> {
 
     /// Fences the member: it applies and answers nothing any more.
     pub(crate) fn fail(&self, reason: &str) {
-        if !self.failed.swap(true, Ordering::Relaxed) {
+        if self.fence() {
             self.end(reason);
         }
+    }
+    /// Serves nothing from now on; whether it did until now.
+    fn fence(&self) -> bool {
+        !self.failed.swap(true, Ordering::Relaxed)
     }
     /// The same for damage of the persisted state, which another member can make good: the directory is marked before the
     /// process ends (`integrity::end_fenced`).
     pub(crate) fn lose(&self, reason: &str) {
-        if !self.failed.swap(true, Ordering::Relaxed) {
-            tracing::error!("{reason}");
-            self.marks.fence(Fenced::Damaged(reason.to_owned()));
+        if self.fence() {
+            self.lost(reason);
         }
+    }
+    fn lost(&self, reason: &str) {
+        tracing::error!("{reason}");
+        self.marks.fence(Fenced::Damaged(reason.to_owned()));
     }
     /// Lets the process of a member that is fenced end.
     pub(crate) fn end(&self, reason: &str) {
@@ -383,6 +390,8 @@ impl<E: Env> consensus::Machine for Machine<E> {
             let (origins, outcomes) = (&entry.origins, &applied.outcomes);
             self.ledger.lock().applied(index, term, origins, outcomes);
         }
+        // It may be half carried out: nobody reads it.
+        let fenced_now = applied.is_err() && self.fence();
         self.note(&state, index, term);
         let stamp = state.time();
         if entry
@@ -399,8 +408,9 @@ impl<E: Env> consensus::Machine for Machine<E> {
             Err(trouble) => {
                 drop(hub);
                 match &trouble {
-                    Trouble::Damage(reason) => self.lose(reason),
-                    Trouble::Other(reason) => self.fail(reason),
+                    _ if !fenced_now => {}
+                    Trouble::Damage(reason) => self.lost(reason),
+                    Trouble::Other(reason) => self.end(reason),
                 }
                 return Err(trouble.to_string());
             }

@@ -40,7 +40,7 @@ impl Cluster {
                 claims.push(claim);
                 self.led(node, status.term);
             }
-            if self.condition(node).flipped {
+            if self.condition(node).flipped || store.is_fenced() {
                 // What it holds is not what it was told; it must not serve it, which the clients see to.
                 continue;
             }

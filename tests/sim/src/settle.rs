@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use barque_store_env::Env;
 use barque_store_env::sim::{self, DiskProfile, Link, NodeId, SimEnv};
-use barque_store_state::{Command, KeyRange, MemberId, Put, Revision};
+use barque_store_state::{Command, KeyRange, Put, Revision};
 use barque_store_watch::Delivery;
 use barque_tests_checkers::{
     History, Searched, Verdict, check_acknowledged, check_history, check_lives, check_orders,
@@ -23,6 +23,8 @@ use crate::work::{OldRead, Told, of_key, of_prefix};
 
 /// Virtual time the members have to agree again. Elections, restarts and TCP's timers together take a few seconds.
 pub const CONVERGE: Duration = Duration::from_secs(30);
+/// Bytes of a state that a member receives in a virtual second at least, in the smallest pieces over the usual network.
+const RECEIVES: u64 = 150_000;
 /// Virtual time watchers have to see the end.
 const CATCH_UP: Duration = Duration::from_secs(30);
 const REQUEST: Duration = Duration::from_secs(2);
@@ -57,9 +59,13 @@ pub async fn converge(cluster: &Arc<Cluster>) -> Result<u64, String> {
     repair(cluster);
     let begun = sim::elapsed();
     let mut written: BTreeMap<NodeId, bool> = BTreeMap::new();
-    while sim::elapsed() < begun + CONVERGE {
+    let mut within = CONVERGE;
+    while sim::elapsed() < begun + within {
         let sound = cluster.sound();
-        disarm(cluster, &sound).await;
+        // Some may need all of it.
+        let states = sound.iter().filter_map(|node| cluster.status(*node));
+        let largest = states.map(|s| s.db_size_in_use).max().unwrap_or(0);
+        within = within.max(CONVERGE + Duration::from_secs(largest / RECEIVES));
         for node in &sound {
             // One may still have ended for what its disk did before.
             cluster.start(*node);
@@ -89,41 +95,9 @@ pub async fn converge(cluster: &Arc<Cluster>) -> Result<u64, String> {
         })
         .collect();
     Err(format!(
-        "did not converge within {CONVERGE:?}: writes {written:?}; {}",
+        "did not converge within {within:?}: writes {written:?}; {}",
         states.join("; ")
     ))
-}
-
-/// What an operator does about the alarms of a member that will not come back to take them back itself: as in etcd, one of
-/// them alone keeps the whole cluster from growing.
-async fn disarm(cluster: &Arc<Cluster>, sound: &[NodeId]) {
-    let Some(store) = sound.iter().find_map(|node| cluster.store(*node)) else {
-        return;
-    };
-    let ids: Vec<MemberId> = sound
-        .iter()
-        .filter_map(|node| Some(cluster.status(*node)?.member))
-        .collect();
-    if ids.len() < sound.len() {
-        return;
-    }
-    for alarm in store.alarms() {
-        if ids.contains(&alarm.member) {
-            continue;
-        }
-        let text = format!("disarms {alarm:?} of a member that is lost");
-        cluster.journal.event(crate::journal::HARNESS, text);
-        let clear = Command::AlarmClear {
-            kind: alarm.kind,
-            member: alarm.member,
-            only: None,
-        };
-        let answer = cluster.request(sound[0], REQUEST, async move |store, deadline| {
-            store.propose(clear, deadline).await
-        });
-        // The next round looks again.
-        let _ = answer.await;
-    }
 }
 
 async fn mark(cluster: &Arc<Cluster>, node: NodeId) -> bool {
