@@ -27,6 +27,9 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         | Refusal::NotLearner
         | Refusal::LearnerNotReady
         | Refusal::TooManyLearners => Code::FailedPrecondition,
+        // Worth another try at once.
+        Refusal::TooOld(too_old) if too_old.members.is_empty() => Code::Unavailable,
+        Refusal::TooOld(_) => Code::FailedPrecondition,
         // A status of its own in etcd's table, and an error without one on its way: it travels as Unknown.
         Refusal::NotEnoughStarted => Code::Unknown,
         Refusal::Unhealthy | Refusal::Stopped => Code::Unavailable,

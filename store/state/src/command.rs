@@ -3,6 +3,7 @@
 //! `{format, min_reader}` header).
 
 use crate::alarms::{Alarm, AlarmCause, AlarmKind};
+use crate::read_since::TooOld;
 use crate::types::*;
 use crate::version::ClusterVersion;
 use bytes::Bytes;
@@ -330,6 +331,9 @@ pub enum Refusal {
     Unhealthy,
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
+    /// The leader does not propose what a member's program cannot read. (Never in an outcome of the log.)
+    #[error("etcdserver: {0}")]
+    TooOld(TooOld),
     /// An alarm says that the members' data differ.
     #[error("etcdserver: corrupt cluster")]
     Corrupt,

@@ -1,7 +1,8 @@
 //! The version the cluster works in: what every member's program is able to do. It is part of the replicated state, so that
 //! what is newer is used by all members from one entry on.
 //! Promise: it never goes back.
-//! Not here: when it is raised (`store/node`), what a program says it can do (`store/consensus`, the handshake).
+//! Not here: when it is raised (`store/node`), what a program says it can do (`store/consensus`, the handshake), what needs
+//! which version (`read_since`).
 
 use std::fmt;
 
@@ -13,7 +14,10 @@ pub struct ClusterVersion {
 }
 
 impl ClusterVersion {
-    /// The newest one this program can work in. Raised together with `wire::READER`.
+    /// Not above any version there is: what needs no more than this, every program reads that was ever shipped.
+    pub const EVERY: ClusterVersion = ClusterVersion { major: 0, minor: 0 };
+    /// The newest one this program can work in. Raised whenever something gets a row of its own in
+    /// `read_since`, and `wire::READERS` with it.
     pub const NEWEST: ClusterVersion = ClusterVersion { major: 3, minor: 7 };
 }
 

@@ -4,7 +4,7 @@ use super::random::Generator;
 use super::*;
 use crate::limits::TXN_DEPTH_MAX;
 use crate::wire::*;
-use crate::{MemberId, Origin, Txn, TxnOp, WireError};
+use crate::{ClusterVersion, MemberId, OldMember, Origin, TooOld, Txn, TxnOp, WireError};
 
 #[test]
 fn whatever_is_written_is_read_back() {
@@ -61,6 +61,26 @@ fn the_deepest_transaction_that_passes_the_check_is_read_back() {
     assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry.clone()));
     let outcomes = Member::new().apply(entry.commands).outcomes;
     assert_eq!(decode_outcomes(&encode_outcomes(&outcomes)), Ok(outcomes));
+}
+
+/// The follower that sent the command tells its client what the leader found.
+#[test]
+fn a_refusal_for_old_members_travels_with_their_names() {
+    let member = |newest| OldMember {
+        id: MemberId(u64::MAX),
+        name: "m2".into(),
+        newest,
+    };
+    let too_old = TooOld {
+        needs: ClusterVersion::NEWEST,
+        members: vec![member(None), member(Some(ClusterVersion::EVERY))],
+    };
+    let outcomes = [Outcome {
+        revision: Revision(0),
+        result: Err(Refusal::TooOld(too_old)),
+    }];
+    let encoded = encode_outcomes(&outcomes);
+    assert_eq!(decode_outcomes(&encoded), Ok(outcomes.to_vec()));
 }
 
 #[test]

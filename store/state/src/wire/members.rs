@@ -1,8 +1,10 @@
 //! Members and their changes ⇄ their messages.
 
+use super::commands::{version_from_pb, version_to_pb};
 use super::pb;
 use super::{WireError, known};
 use crate::command::{MemberChange, MemberInfo};
+use crate::read_since::{OldMember, TooOld};
 use crate::types::MemberId;
 
 pub fn change_to_pb(change: &MemberChange) -> pb::MemberChange {
@@ -69,4 +71,28 @@ pub fn list_from_pb(members: pb::Members) -> Vec<MemberInfo> {
         learner: member.learner,
     };
     members.members.into_iter().map(member).collect()
+}
+
+pub fn too_old_to_pb(too_old: &TooOld) -> pb::TooOld {
+    let member = |member: &OldMember| pb::OldMember {
+        id: member.id.0,
+        name: member.name.clone(),
+        newest: member.newest.as_ref().map(version_to_pb),
+    };
+    pb::TooOld {
+        needs: Some(version_to_pb(&too_old.needs)),
+        members: too_old.members.iter().map(member).collect(),
+    }
+}
+
+pub fn too_old_from_pb(too_old: pb::TooOld) -> TooOld {
+    let member = |member: pb::OldMember| OldMember {
+        id: MemberId(member.id),
+        name: member.name,
+        newest: member.newest.map(version_from_pb),
+    };
+    TooOld {
+        needs: version_from_pb(too_old.needs.unwrap_or_default()),
+        members: too_old.members.into_iter().map(member).collect(),
+    }
 }

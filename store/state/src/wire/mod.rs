@@ -13,13 +13,18 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::command::{Command, Entry, Outcome};
+use crate::read_since::read_since;
+use crate::version::ClusterVersion;
 
 /// How the bytes after the header are laid out. 1: protobuf.
 pub const FORMAT: u8 = 1;
-/// The version of this reader. Raised when a reader must know something new to carry entries out alike.
-pub const READER: u16 = 1;
-/// The oldest reader that understands what this binary writes.
-pub const MIN_READER: u16 = 1;
+/// Of each reader, from reader 1 on, the first cluster version whose programs are it. Grows when a reader must know something
+/// new to carry entries out alike.
+pub const READERS: [ClusterVersion; 1] = [ClusterVersion::EVERY];
+/// The version of this reader.
+pub const READER: u16 = READERS.len() as u16;
+/// The oldest reader there is; it understands the answers this binary writes.
+pub const OLDEST_READER: u16 = 1;
 /// format u8, min_reader u16 (little-endian).
 pub const HEADER_BYTES: usize = 3;
 
@@ -45,11 +50,12 @@ impl WireError {
 }
 
 pub fn encode_entry(entry: &Entry) -> Bytes {
-    encode(&pb::Entry {
+    let body = pb::Entry {
         time: entry.time.0,
         commands: entry.commands.iter().map(commands::to_pb).collect(),
         origins: entry.origins.iter().map(commands::origin_to_pb).collect(),
-    })
+    };
+    encode(&body, min_reader(&entry.commands))
 }
 
 pub fn decode_entry(bytes: &Bytes) -> Result<Entry, WireError> {
@@ -62,9 +68,10 @@ pub fn decode_entry(bytes: &Bytes) -> Result<Entry, WireError> {
 }
 
 pub fn encode_commands(commands: &[Command]) -> Bytes {
-    encode(&pb::Commands {
+    let body = pb::Commands {
         commands: commands.iter().map(commands::to_pb).collect(),
-    })
+    };
+    encode(&body, min_reader(commands))
 }
 
 pub fn decode_commands(bytes: &Bytes) -> Result<Vec<Command>, WireError> {
@@ -73,9 +80,10 @@ pub fn decode_commands(bytes: &Bytes) -> Result<Vec<Command>, WireError> {
 }
 
 pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
-    encode(&pb::Outcomes {
+    let body = pb::Outcomes {
         outcomes: outcomes.iter().map(outcomes::to_pb).collect(),
-    })
+    };
+    encode(&body, OLDEST_READER)
 }
 
 pub fn decode_outcomes(bytes: &Bytes) -> Result<Vec<Outcome>, WireError> {
@@ -83,10 +91,22 @@ pub fn decode_outcomes(bytes: &Bytes) -> Result<Vec<Outcome>, WireError> {
     all(outcomes.outcomes, outcomes::from_pb)
 }
 
-fn encode(message: &impl Message) -> Bytes {
+/// The oldest reader of all these commands.
+fn min_reader(commands: &[Command]) -> u16 {
+    let needs = commands.iter().map(read_since).max();
+    reader_of(needs.unwrap_or_default(), &READERS)
+}
+
+/// Which reader the programs of this version are.
+fn reader_of(version: ClusterVersion, readers: &[ClusterVersion]) -> u16 {
+    let so_far = readers.iter().filter(|first| **first <= version);
+    so_far.fold(0, |reader, _| reader + 1)
+}
+
+fn encode(message: &impl Message, min_reader: u16) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_BYTES + message.encoded_len());
     out.put_u8(FORMAT);
-    out.put_u16_le(MIN_READER);
+    out.put_u16_le(min_reader);
     message.encode_raw(&mut out);
     out.freeze()
 }
@@ -118,4 +138,28 @@ fn all<A, B>(
 /// A oneof that is not set: a kind newer than this binary whose writer forgot to raise `min_reader`, or damage.
 fn known<T>(kind: Option<T>, what: &str) -> Result<T, WireError> {
     kind.ok_or_else(|| WireError::malformed(format!("a {what} of no known kind")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_asks_for_the_reader_that_the_newest_command_needs() {
+        let version = |minor| ClusterVersion { major: 3, minor };
+        let readers = [ClusterVersion::EVERY, version(8), version(11)];
+        for (needs, reader) in [
+            (ClusterVersion::EVERY, 1),
+            (version(7), 1),
+            (version(8), 2),
+            (version(10), 2),
+            (version(11), 3),
+        ] {
+            assert_eq!(reader_of(needs, &readers), reader, "{needs}");
+        }
+        // What this program writes it reads.
+        assert!(READERS.is_sorted() && READERS[0] == ClusterVersion::EVERY);
+        assert_eq!(reader_of(ClusterVersion::NEWEST, &READERS), READER);
+        assert_eq!(min_reader(&[]), OLDEST_READER);
+    }
 }

@@ -44,13 +44,17 @@ pub fn to_pb(outcome: &Outcome) -> pb::Outcome {
     pb::Outcome {
         revision: outcome.revision.0,
         result: Some(result),
+        too_old: match &outcome.result {
+            Err(Refusal::TooOld(too_old)) => Some(members::too_old_to_pb(too_old)),
+            Ok(_) | Err(_) => None,
+        },
     }
 }
 
 pub fn from_pb(outcome: pb::Outcome) -> Result<Outcome, WireError> {
     use pb::Result as Kind;
     let result = match known(outcome.result, "outcome")? {
-        Kind::Refused(code) => Err(refusal(code)?),
+        Kind::Refused(code) => Err(refusal(code, outcome.too_old)?),
         Kind::Put(put) => Ok(Answer::Put {
             prev: put.prev.map(kv_from_pb),
         }),
@@ -110,10 +114,11 @@ fn refusal_code(refusal: &Refusal) -> u32 {
         Refusal::NotEnoughStarted => 20,
         Refusal::Unhealthy => 21,
         Refusal::Stopped => 22,
+        Refusal::TooOld(_) => 23,
     }
 }
 
-fn refusal(code: u32) -> Result<Refusal, WireError> {
+fn refusal(code: u32, too_old: Option<pb::TooOld>) -> Result<Refusal, WireError> {
     Ok(match code {
         1 => Refusal::Compacted,
         2 => Refusal::FutureRevision,
@@ -137,6 +142,7 @@ fn refusal(code: u32) -> Result<Refusal, WireError> {
         20 => Refusal::NotEnoughStarted,
         21 => Refusal::Unhealthy,
         22 => Refusal::Stopped,
+        23 => Refusal::TooOld(members::too_old_from_pb(known(too_old, "list of members")?)),
         other => return Err(WireError::malformed(format!("refusal {other}"))),
     })
 }

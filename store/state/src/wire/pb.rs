@@ -303,6 +303,27 @@ pub struct Outcome {
         tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 40, 41"
     )]
     pub result: Option<Result>,
+    /// Beside the code of the refusal that tells of them.
+    #[prost(message, optional, tag = "42")]
+    pub too_old: Option<TooOld>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct TooOld {
+    #[prost(message, optional, tag = "1")]
+    pub needs: Option<Version>,
+    #[prost(message, repeated, tag = "2")]
+    pub members: Vec<OldMember>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct OldMember {
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(message, optional, tag = "3")]
+    pub newest: Option<Version>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
