@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barque_store_env::{Env, Instant};
-use barque_store_state::{Command, Entry, LogIndex, MemberId, MemberInfo, Outcome};
+use barque_store_state::{ClusterVersion, Command, Entry, LogIndex, MemberId, MemberInfo, Outcome};
 use bytes::Bytes;
 
 mod admission;
@@ -185,6 +185,8 @@ pub struct Config {
     pub heartbeat: Duration,
     pub election: Duration,
     pub guards: Guards,
+    /// The newest cluster version this program says it can work in.
+    pub newest: ClusterVersion,
     pub log: barque_store_wal::Options,
     /// Up to where the machine's state was restored from disk; `None`: it is empty, and the log is carried out from its
     /// beginning.

@@ -207,6 +207,7 @@ pub(crate) async fn start<E: Env>(
             heartbeat: config.heartbeat,
             election: config.election,
             guards: config.guards,
+            newest: config.program.newest,
             log: config.sizes.log,
             restored: restored.mark,
             installed: restored.installed,
@@ -252,6 +253,7 @@ pub(crate) async fn start<E: Env>(
         readers: Arc::new(reads::Readers::default()),
         keep_alives: leases::KeepAlives::default(),
         consensus: consensus.clone(),
+        program: config.program,
         renewed,
         tasks: parking_lot::Mutex::new(Vec::new()),
         persister: parking_lot::Mutex::new(None),
@@ -268,6 +270,7 @@ pub(crate) async fn start<E: Env>(
             strict_reconfig: config.strict_reconfig,
             election: config.election,
             guards: config.guards,
+            program: config.program,
         }
         .run(),
     );

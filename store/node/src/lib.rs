@@ -55,6 +55,7 @@ mod worker;
 pub use barque_store_consensus::{ImageRules, Membership, PeerTraffic, TransferError};
 pub use figures::Figures;
 pub use space::SpaceRules;
+pub use versions::Program;
 pub use watches::WatchStream;
 
 use limits::{SHUTDOWN_DRAIN_MAX, SHUTDOWN_DRAIN_POLL, SHUTDOWN_PERSIST_MAX};
@@ -91,6 +92,7 @@ pub struct Config {
     /// How much log is kept, and how states travel between members. The default is for everybody but tests.
     pub images: ImageRules,
     pub sizes: Sizes,
+    pub program: Program,
 }
 
 impl Default for Config {
@@ -114,6 +116,7 @@ impl Default for Config {
             value_cache_bytes: barque_store_state::limits::VALUE_CACHE_BYTES,
             images: ImageRules::default(),
             sizes: Sizes::default(),
+            program: Program::default(),
         }
     }
 }
@@ -177,6 +180,7 @@ pub(crate) struct Shared<E: Env> {
     pub(crate) readers: Arc<reads::Readers>,
     pub(crate) keep_alives: leases::KeepAlives,
     pub(crate) consensus: Consensus<E>,
+    pub(crate) program: Program,
     renewed: bool,
     tasks: parking_lot::Mutex<Vec<Task<()>>>,
     persister: parking_lot::Mutex<Option<Task<()>>>,

@@ -19,8 +19,9 @@ use crate::course::{Course, Decided, latest, runs};
 use crate::ledger::{Known, Name};
 use crate::limits::*;
 use crate::machine::Machine;
-use crate::membership;
 use crate::queue::{Failure, Number, Queue, Waiting, refused_outcome};
+use crate::versions::Program;
+use crate::{membership, versions};
 
 pub(crate) struct Worker<E: Env> {
     pub(crate) member: MemberId,
@@ -32,6 +33,7 @@ pub(crate) struct Worker<E: Env> {
     pub(crate) strict_reconfig: bool,
     pub(crate) election: Duration,
     pub(crate) guards: Guards,
+    pub(crate) program: Program,
 }
 
 /// What to do with a command that is to be proposed.
@@ -247,6 +249,17 @@ impl<E: Env> Worker<E> {
                 return Verdict::Answer(Ok(refused_outcome(refusal)));
             }
         }
+        let (machine, consensus) = (&self.machine, &self.consensus);
+        if let Some(too_old) =
+            versions::unread_by_some(machine, consensus, &self.program, &waiting.command)
+        {
+            // An earlier term may have changed the members, or raised the version.
+            if !self.knows_earlier_terms(term) {
+                return Verdict::Later;
+            }
+            let refusal = Refusal::TooOld(too_old);
+            return Verdict::Answer(Ok(refused_outcome(refusal)));
+        }
         // Decided on the members there are: an earlier term may have changed them.
         if matches!(waiting.command, Command::Members(_)) && !self.knows_earlier_terms(term) {
             return Verdict::Later;
@@ -333,19 +346,31 @@ impl<E: Env> Worker<E> {
         refusal
     }
 
+    /// What may have been carried out is sent all the same: no old member leads after that, and nobody may call it refused.
+    fn unread_by(&self, leader: MemberId, waiting: &Waiting) -> Option<TooOld> {
+        if waiting.is_again() {
+            return None;
+        }
+        let (machine, consensus) = (&self.machine, &self.consensus);
+        versions::unread_by(leader, machine, consensus, &self.program, &waiting.command)
+    }
+
     fn forward(&self, leader: MemberId, view: &View, course: &mut Course) {
-        let (peers, mut batch): (Vec<Waiting>, Vec<Waiting>) = self
-            .queue
-            .take()
-            .into_iter()
-            .partition(Waiting::is_forwarded);
-        // They came after the look at the queue; their own member sends them on.
-        let elsewhere = |waiting: Waiting| {
-            let leader = Some(leader);
-            (waiting.reply, Err(Failure::NotLeader { leader }))
-        };
-        self.queue
-            .answer(peers.into_iter().map(elsewhere).collect());
+        let mut batch = Vec::new();
+        let mut answered = Vec::new();
+        for waiting in self.queue.take() {
+            if waiting.is_forwarded() {
+                // It came after the look at the queue; its own member sends it on.
+                let leader = Some(leader);
+                answered.push((waiting.reply, Err(Failure::NotLeader { leader })));
+            } else if let Some(too_old) = self.unread_by(leader, &waiting) {
+                let refusal = Refusal::TooOld(too_old);
+                answered.push((waiting.reply, Ok(refused_outcome(refusal))));
+            } else {
+                batch.push(waiting);
+            }
+        }
+        self.queue.answer(answered);
         if batch.is_empty() {
             return;
         }

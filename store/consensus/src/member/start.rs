@@ -172,6 +172,7 @@ impl<E: Env> Inner<E> {
             links: inner.links.clone(),
             heard,
             lease: timing.lease,
+            newest: config.newest,
             forwarded,
             complaints: serve::Complaints::default(),
             seats: Seats::default(),

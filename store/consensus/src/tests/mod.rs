@@ -189,6 +189,7 @@ pub fn config(member: u64, peers: &[(u64, String)], dir: PathBuf) -> Config {
         heartbeat: Duration::from_millis(50),
         election: Duration::from_millis(500),
         guards: Guards::default(),
+        newest: barque_store_state::ClusterVersion::NEWEST,
         log: Default::default(),
         restored: None,
         installed: false,

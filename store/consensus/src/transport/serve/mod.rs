@@ -46,6 +46,8 @@ pub struct Served<E: Env> {
     pub links: Arc<Links<E>>,
     pub heard: Arc<Heard>,
     pub lease: Duration,
+    /// What this program can work in, as its peers are told.
+    pub newest: ClusterVersion,
     pub forwarded: Arc<dyn Forwarded>,
     pub complaints: Complaints,
     pub seats: Seats,
@@ -150,8 +152,8 @@ async fn serve<E: Env>(
         features: hello.features & FEATURES,
         version: env!("CARGO_PKG_VERSION").to_string(),
         incarnation: served.me.incarnation,
-        newest_major: ClusterVersion::NEWEST.major,
-        newest_minor: ClusterVersion::NEWEST.minor,
+        newest_major: served.newest.major,
+        newest_minor: served.newest.minor,
     };
     write
         .write_all(Frame::encode(Kind::Welcome, 0, &welcome))
