@@ -87,6 +87,9 @@ pub fn start<S: Service>(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         cores => cores,
     };
+    for listening in &listeners {
+        listening.listen()?;
+    }
     let addresses = listeners.iter().map(Listening::address).collect();
     let (stop, stopped) = watch::channel(false);
     let make = Arc::new(make);
