@@ -10,6 +10,7 @@ use barque_store_env::{Env, Task};
 use barque_store_state::*;
 
 use crate::anew::{self, Found, Opening};
+use crate::flags::Named;
 use crate::from_peers::FromPeers;
 use crate::identity::{Claim, Owner, has_log};
 use crate::machine::{Machine, Setting};
@@ -23,81 +24,16 @@ use crate::{
     peers as addresses, progress, reads, refetch, sweep, versions, worker::Worker,
 };
 
-/// `host:port` of a peer URL; `flag` names where it stands.
-pub(crate) fn peer_address(flag: &str, url: &str) -> Result<String, StartError> {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"));
-    match rest.map(|r| r.trim_end_matches('/')) {
-        Some(address)
-            if address
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
-        {
-            Ok(address.to_owned())
-        }
-        _ => Err(StartError::Config(format!(
-            "{flag}: {url:?} is not a peer URL; it should look like http://HOST:PORT"
-        ))),
-    }
-}
-
-/// The members that the flags name, by id, and this one's id.
-fn members(config: &Config) -> Result<(Vec<MemberInfo>, MemberId), StartError> {
-    let mut members = Vec::with_capacity(config.initial_cluster.len());
-    let mut own = None;
-    for (name, peer_urls) in &config.initial_cluster {
-        if peer_urls.is_empty() {
-            return Err(StartError::Config(format!(
-                "--initial-cluster: member {name:?} has no peer URL"
-            )));
-        }
-        let id = ids::member_id(peer_urls, &config.cluster_token);
-        let mut client_urls = Vec::new();
-        if *name == config.name {
-            own = Some(id);
-            client_urls.clone_from(&config.advertise_client_urls);
-        }
-        peer_address("--initial-cluster", &peer_urls[0])?;
-        members.push(MemberInfo {
-            id,
-            name: name.clone(),
-            peer_urls: peer_urls.clone(),
-            client_urls,
-            learner: false,
-        });
-    }
-    members.sort_by_key(|m| m.id);
-    if members.windows(2).any(|pair| pair[0].id == pair[1].id) {
-        return Err(StartError::Config(
-            "--initial-cluster: two members have the same peer URLs".into(),
-        ));
-    }
-    let own = own.ok_or_else(|| {
-        let names: Vec<&str> = config.initial_cluster.keys().map(String::as_str).collect();
-        StartError::Config(format!(
-            "--initial-cluster does not name this member: --name is {:?}, the list has {}",
-            config.name,
-            names.join(", ")
-        ))
-    })?;
-    Ok((members, own))
-}
-
 pub(crate) async fn start<E: Env>(
     config: Config,
     disk: E::Disk,
     net: E::Net,
 ) -> Result<Store<E>, StartError> {
-    if config.election < config.heartbeat * 5 {
-        return Err(StartError::Config(format!(
-            "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
-            config.election.as_millis(),
-            config.heartbeat.as_millis()
-        )));
-    }
-    let (founders, named) = members(&config)?;
+    config.check_timing()?;
     let dir = config.data_dir.join("member");
+    // Looked at before the directory is made: flags that are refused leave nothing behind.
+    let owner = Claim::<E>::owner(&disk, &dir).await?;
+    let named = Named::by(&config, owner)?;
     // Name by name, each synced: a directory lost with the power would be a member that forgot its votes.
     barque_store_wal::create_dir(&disk, &dir)
         .await
@@ -114,7 +50,7 @@ pub(crate) async fn start<E: Env>(
         .map_err(|cause| dir_error(format!("cannot look for the log: {cause}")))?;
     check_disk(&disk, &dir, fresh).await.map_err(dir_error)?;
 
-    let owner = match Claim::<E>::owner(&disk, &dir).await? {
+    let owner = match owner {
         // As etcd: what a directory says of itself counts, and the flags for a first start no longer do.
         Some(owner) => owner,
         None if config.joins => {
@@ -130,8 +66,8 @@ pub(crate) async fn start<E: Env>(
             }
         }
         None => Owner {
-            cluster_id: ids::cluster_id(founders.iter().map(|m| m.id)),
-            member: named,
+            cluster_id: ids::cluster_id(named.founders.iter().map(|m| m.id)),
+            member: named.own.expect("a new directory's flags name this member"),
         },
     };
     let Owner { cluster_id, member } = owner;
@@ -165,11 +101,11 @@ pub(crate) async fn start<E: Env>(
         dir: dir.clone(),
         reason,
     };
-    check_flags(&config, &founders, named, owner, &state).map_err(in_dir)?;
+    named.fits(&config, owner, &state).map_err(in_dir)?;
     let claim = Claim::<E>::begin(owner, &disk, &dir).await?;
     let incarnation = claim.incarnation;
-    let founds = !config.joins && named == member;
-    let founders = if founds { founders } else { Vec::new() };
+    let founds = !config.joins && named.own == Some(member);
+    let founders = if founds { named.founders } else { Vec::new() };
     let peers = peers(&state, &founders);
     // Only a member that has neither a state nor founded the cluster asks there: it may have been removed before it heard anything.
     let elsewhere = match peers.is_empty() {
@@ -353,41 +289,6 @@ fn peers(state: &State, founders: &[MemberInfo]) -> BTreeMap<MemberId, consensus
             .filter_map(|(id, m)| at(*id, &m.peer_urls))
             .collect(),
     }
-}
-
-/// Whether the directory is the one that the flags mean. As etcd, flags for a first start are ignored later; but a directory
-/// given to another member by mistake would vote in the wrong name.
-fn check_flags(
-    config: &Config,
-    founders: &[MemberInfo],
-    named: MemberId,
-    owner: Owner,
-    state: &State,
-) -> Result<(), String> {
-    if named == owner.member {
-        return Ok(());
-    }
-    let own = config.initial_cluster.get(&config.name);
-    let wanted = state.cluster().wanted();
-    // Joined, or found elsewhere since: its peer URLs say that it is this one.
-    let told = wanted.get(&owner.member).map(|m| &m.peer_urls);
-    if config.joins || told.is_some() && told == own {
-        return Ok(());
-    }
-    if !wanted.is_empty() && !wanted.contains_key(&named) {
-        tracing::warn!(
-            "--initial-cluster and the flags beside it are ignored: the data directory is in use"
-        );
-        return Ok(());
-    }
-    Err(format!(
-        "it belongs to member {:x} of cluster {:x}, but the flags name member {:x} of cluster {:x}; \
-         check --data-dir, --initial-cluster, --initial-cluster-token and --name",
-        owner.member.0,
-        owner.cluster_id,
-        named.0,
-        ids::cluster_id(founders.iter().map(|m| m.id))
-    ))
 }
 
 /// Counts the leaders this member has seen. As in etcd, one that was lost and found again, or elected anew, is another one.

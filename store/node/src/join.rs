@@ -7,7 +7,7 @@ use barque_store_consensus::{self as consensus, Known};
 use barque_store_env::Env;
 use barque_store_state::MemberId;
 
-use crate::boot::peer_address;
+use crate::flags::peer_address;
 use crate::limits::{JOIN_ASK_MAX, JOIN_ROUNDS};
 use crate::{Config, StartError};
 

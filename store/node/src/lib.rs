@@ -21,6 +21,7 @@ mod boot;
 mod clock;
 mod course;
 mod figures;
+mod flags;
 mod from_peers;
 mod glance;
 mod identity;
@@ -74,6 +75,9 @@ pub struct Config {
     /// Name -> peer URLs of all members, this one included (`--initial-cluster`).
     /// Only of use to a member without a data directory.
     pub initial_cluster: BTreeMap<String, Vec<String>>,
+    /// `--initial-advertise-peer-urls`, which must be what `initial_cluster` has for this member; empty: not compared.
+    /// Only of use to a member without a data directory.
+    pub advertise_peer_urls: Vec<String>,
     /// `--initial-cluster-state existing`: the cluster is there, and this member was added to it.
     pub joins: bool,
     /// `--strict-reconfig-check`
@@ -105,6 +109,7 @@ impl Default for Config {
             listen_peer: "localhost:2380".to_owned(),
             advertise_client_urls: Vec::new(),
             initial_cluster: BTreeMap::new(),
+            advertise_peer_urls: Vec::new(),
             joins: false,
             strict_reconfig: true,
             heartbeat: Duration::from_millis(100),

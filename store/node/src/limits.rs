@@ -191,3 +191,6 @@ pub const SHUTDOWN_DRAIN_POLL: Duration = Duration::from_millis(2);
 /// How often a member looks whether the other members, or where they are, have changed since it last kept that in a file. Without
 /// the newest change a start that needs them finds them through the others.
 pub const PEERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest election timeout taken, as etcd's: a cluster that is without a leader for longer looks dead to its clients.
+pub const ELECTION_MAX: Duration = Duration::from_secs(50);

@@ -13,7 +13,7 @@ use barque_store_state::{
     Command, LogIndex, MemberChange, MemberId, MemberInfo, PublishedMember, Refusal, WantedMember,
 };
 
-use crate::boot::peer_address;
+use crate::flags::peer_address;
 use crate::limits::*;
 use crate::{Shared, machine::Machine};
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use barque_store_env::{Disk, Env};
 
-use crate::boot::peer_address;
+use crate::flags::peer_address;
 use crate::limits::PEERS_INTERVAL;
 use crate::trouble::Trouble;
 use crate::{Config, Shared, StartError, slip};
