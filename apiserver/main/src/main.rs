@@ -79,24 +79,41 @@ fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .expect("no other provider was installed before");
-    let cli = Cli::parse_from(etcd::accept_single_dashes(std::env::args_os()));
+    let given = match store_flags::Given::merge(std::env::args_os(), std::env::vars_os()) {
+        Ok(given) => given,
+        Err(failure) => return failed(&failure),
+    };
+    let cli = match Cli::try_parse_from(&given.args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Not for --help, which names every flag.
+            if error.use_stderr()
+                && let Some(origin) = given.origin(&error.to_string())
+            {
+                eprintln!("{origin}");
+            }
+            error.exit()
+        }
+    };
     let result = match cli.command {
         Command::Up(flags) => up::up(flags),
         Command::Down(flags) => up::down(flags),
         Command::Status(flags) => status::run(flags),
-        Command::Server(flags) => server::run(flags),
-        Command::Etcd(flags) => etcd::run(flags),
+        Command::Server(flags) => server::run(flags, &given.notices),
+        Command::Etcd(flags) => etcd::run(flags, &given.notices),
         Command::Scheduler(flags) => agents::scheduler(flags),
         Command::Controller(flags) => agents::controller(flags),
         Command::Kubelet(flags) => agents::kubelet(flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("barque: {failure}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => failed(&failure),
     }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    eprintln!("barque: {failure}");
+    ExitCode::FAILURE
 }
 
 /// Logs to stderr; `RUST_LOG` refines `level`.

@@ -9,14 +9,14 @@ use barque_store_env::Env;
 use barque_store_env::real::RealEnv;
 use barque_store_node::Store;
 use barque_store_rpc::TlsFiles;
-use barque_store_server::{EtcdFront, Handle, Pages};
+use barque_store_server::{BoundFront, EtcdFront, Handle, Pages};
 use tracing::{error, info, warn};
 
 use crate::ending::Ending;
 use crate::signals::{self, StopSignal};
-use crate::store_flags::StoreFlags;
+use crate::store_flags::{Notices, StoreFlags};
 use crate::store_thread::StoreThread;
-use crate::{Failure, log_to_stderr};
+use crate::{Failure, log_to_stderr, with_causes};
 
 /// One try to learn how far the cluster is, and the pause before the next.
 const CAUGHT_UP_TRY: Duration = Duration::from_secs(1);
@@ -26,16 +26,24 @@ const CAUGHT_UP_PAUSE: Duration = Duration::from_millis(20);
 /// next to the etcd front, once that is up; it is stopped before it.
 pub fn run(
     flags: &StoreFlags,
+    notices: &Notices,
     threads: usize,
     beside: impl AsyncFnOnce(Store<RealEnv>, &Handle) -> Result<Option<gateway::Handle>, Failure>,
 ) -> Result<(), Failure> {
-    log_to_stderr(&flags.log_level);
-    let front = front_config(flags)?;
+    log_to_stderr(flags.log_level());
+    notices.log();
+    for warning in flags.check()? {
+        warn!("{warning}");
+    }
+    let front = front_config(flags);
     let (config, net) = flags.node()?;
     let runtime = signals::runtime(threads)?;
     let stop = runtime.block_on(async { signals::stop_signal() })?;
+    // Before the store: a member with a mistake in its client listener must not vote, lead, and end again.
+    let tls = front.tls.clone();
+    let front = EtcdFront::bind(front).map_err(|e| Failure::new(with_causes(&e)))?;
     let pages = Pages::default();
-    let metrics = start_metrics(flags, &front, &pages)?;
+    let metrics = start_metrics(flags, tls.as_ref(), &pages)?;
     let mut stop = pin!(stop);
     let starting = StoreThread::start(config, net, stop.as_mut());
     let store = match runtime.block_on(starting)? {
@@ -45,34 +53,62 @@ pub fn run(
             return Ok(());
         }
     };
-    let ending = runtime.block_on(async {
-        // Whoever probes it may know from now on what it waits for.
-        pages.ready(store.store.clone());
-        if let Some(ending) = caught_up(&store.store, stop.as_mut()).await {
-            return Ok(ending);
-        }
-        let front = EtcdFront::start_with(front, store.store.clone(), pages)
-            .map_err(|e| Failure::new(e.to_string()))?;
-        let gateway = beside(store.store.clone(), &front).await?;
-        announce_ready(&front.addresses());
-        let outcome = until_stopped(&store.store, stop).await;
-        if let Some(gateway) = gateway {
-            gateway.shutdown().await;
-        }
-        front.shutdown().await;
+    let served = runtime.block_on(async {
+        let served = serve(&store.store, front, &pages, beside, stop).await;
         if let Some(metrics) = metrics {
             metrics.shutdown().await;
         }
-        outcome
-    })?;
+        served
+    });
+    // Also where serving failed: the others need not find out that the leader has gone.
     store.stop()?;
-    ending.die();
+    served?.die();
     Ok(())
 }
 
+/// Serves clients, once the member has caught up, until it is to end. Leadership has been handed over then.
+async fn serve(
+    store: &Store<RealEnv>,
+    front: BoundFront,
+    pages: &Pages<RealEnv>,
+    beside: impl AsyncFnOnce(Store<RealEnv>, &Handle) -> Result<Option<gateway::Handle>, Failure>,
+    mut stop: Pin<&mut impl Future<Output = StopSignal>>,
+) -> Result<Ending, Failure> {
+    // Whoever probes it may know from now on what it waits for.
+    pages.ready(store.clone());
+    if let Some(ending) = caught_up(store, stop.as_mut()).await {
+        return Ok(ending);
+    }
+    let serving = async {
+        let front = front
+            .serve(store.clone(), pages.clone())
+            .map_err(|e| Failure::new(with_causes(&e)))?;
+        match beside(store.clone(), &front).await {
+            Ok(gateway) => Ok((front, gateway)),
+            Err(failure) => {
+                front.shutdown().await;
+                Err(failure)
+            }
+        }
+    };
+    let (front, gateway) = match serving.await {
+        Ok(served) => served,
+        Err(failure) => {
+            store.hand_over(RealEnv::now() + HAND_OVER_MAX).await;
+            return Err(failure);
+        }
+    };
+    announce_ready(&front.addresses());
+    let outcome = until_stopped(store, stop).await;
+    if let Some(gateway) = gateway {
+        gateway.shutdown().await;
+    }
+    front.shutdown().await;
+    outcome
+}
+
 /// The etcd front that the store's flags describe.
-fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, Failure> {
-    flags.check_client_urls()?;
+fn front_config(flags: &StoreFlags) -> barque_store_server::Config {
     let tls = match (&flags.cert_file, &flags.key_file) {
         (Some(cert), Some(key)) => Some(TlsFiles {
             cert: cert.clone(),
@@ -82,13 +118,13 @@ fn front_config(flags: &StoreFlags) -> Result<barque_store_server::Config, Failu
         }),
         _ => None,
     };
-    Ok(barque_store_server::Config {
-        listen: flags.listen_client_urls.clone(),
+    barque_store_server::Config {
+        listen: flags.listen_client_urls.to_vec(),
         tls,
         max_request_bytes: flags.max_request_bytes,
         election: Duration::from_millis(flags.election_timeout),
         cores: 0,
-    })
+    }
 }
 
 /// How long a leader that is asked to stop looks for somebody to hand leadership to.
@@ -139,23 +175,35 @@ fn failed(reason: &str) -> ! {
 /// that finds no quorum, gets answers.
 fn start_metrics(
     flags: &StoreFlags,
-    front: &barque_store_server::Config,
+    tls: Option<&TlsFiles>,
     pages: &Pages<RealEnv>,
 ) -> Result<Option<Handle>, Failure> {
-    if flags.listen_metrics_urls.is_empty() {
+    let urls = flags.metrics_urls();
+    if urls.is_empty() {
         return Ok(None);
     }
-    let urls = &flags.listen_metrics_urls;
-    let handle = EtcdFront::start_metrics(urls, front.tls.as_ref(), pages.clone())
-        .map_err(|e| Failure::new(e.to_string()))?;
+    let handle = EtcdFront::start_metrics(urls, tls, pages.clone())
+        .map_err(|e| Failure::new(with_causes(&e)))?;
     info!(urls = ?handle.addresses(), "serving metrics");
     Ok(Some(handle))
 }
 
-/// Says so, as etcd does: supervisors wait for this line.
+/// Says so, as etcd does: supervisors wait for these lines.
 fn announce_ready(addresses: &[String]) {
     for address in addresses {
         info!(address, "ready to serve client requests");
+    }
+    for address in addresses {
+        match address.starts_with("https://") {
+            true => info!(
+                traffic = "grpc+http",
+                address, "serving client traffic securely"
+            ),
+            false => warn!(
+                traffic = "grpc+http",
+                address, "serving client traffic insecurely; this is strongly discouraged!"
+            ),
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use barque_apiserver_gateway::{Gateway, Pem};
 use clap::Args;
 use tracing::info;
 
-use crate::store_flags::StoreFlags;
+use crate::store_flags::{ENVIRONMENT_HELP, Notices, StoreFlags};
 use crate::{Failure, master, with_causes};
 
 #[derive(Args)]
+#[command(args_override_self = true, after_help = ENVIRONMENT_HELP)]
 pub struct ServerFlags {
     #[command(flatten)]
     store: StoreFlags,
@@ -29,7 +30,7 @@ pub struct ServerFlags {
     client_ca_file: PathBuf,
 }
 
-pub fn run(flags: ServerFlags) -> Result<(), Failure> {
+pub fn run(flags: ServerFlags, notices: &Notices) -> Result<(), Failure> {
     let gateway = barque_apiserver_gateway::Config {
         listen: flags.listen.clone(),
         server_cert: Pem::File(flags.tls_cert_file.clone()),
@@ -37,7 +38,7 @@ pub fn run(flags: ServerFlags) -> Result<(), Failure> {
         client_ca: Pem::File(flags.client_ca_file.clone()),
         advertise: None,
     };
-    master::run(&flags.store, 2, async |store, front| {
+    master::run(&flags.store, notices, 2, async |store, front| {
         let gateway = Gateway::start(gateway, Arc::new(Embedded::new(store)))
             .await
             .map_err(|e| Failure::new(with_causes(&e)))?;

@@ -54,8 +54,8 @@ pub enum StartError {
         url: String,
         cause: std::io::Error,
     },
-    #[error("cannot start the client front: {0}")]
-    Threads(std::io::Error),
+    #[error("cannot serve clients: {0}")]
+    Serve(std::io::Error),
 }
 
 /// etcd's front of a store.
@@ -65,31 +65,19 @@ pub struct EtcdFront;
 impl EtcdFront {
     /// Binds every address, then serves until [`Handle::shutdown`]. Needs no runtime around it.
     pub fn start<E: Env>(config: Config, store: Store<E>) -> Result<Handle, StartError> {
-        Self::start_with(config, store, Pages::default())
+        Self::bind(config)?.serve(store, Pages::default())
     }
 
-    /// The same with pages that others serve as well ([`EtcdFront::start_metrics`]); makes them ready.
-    pub fn start_with<E: Env>(
-        config: Config,
-        store: Store<E>,
-        pages: Pages<E>,
-    ) -> Result<Handle, StartError> {
+    /// Loads the TLS files and binds every address, and serves nothing yet: so that a mistake in either is found before there is
+    /// a store. Until [`BoundFront::serve`] clients are refused.
+    pub fn bind(config: Config) -> Result<BoundFront, StartError> {
         let (listeners, schemes) =
             listen("--listen-client-urls", &config.listen, config.tls.as_ref())?;
-        pages.ready(store.clone());
-        let settings = Settings {
-            cores: config.cores,
-            request_bytes_max: config.max_request_bytes.saturating_add(GRPC_OVERHEAD_BYTES),
-        };
-        let rules = Arc::new(Rules {
-            max_request_bytes: config.max_request_bytes,
-            election: config.election,
-        });
-        let running = start(listeners, settings, move || {
-            EtcdService::new(store.clone(), rules.clone(), pages.clone())
+        Ok(BoundFront {
+            config,
+            listeners,
+            schemes,
         })
-        .map_err(StartError::Threads)?;
-        Ok(Handle { running, schemes })
     }
 
     /// Serves the pages alone (etcd's `--listen-metrics-urls`). May be started before there is a store.
@@ -107,8 +95,42 @@ impl EtcdFront {
         let make = move || MetricsService {
             pages: pages.clone(),
         };
-        let running = start(listeners, settings, make).map_err(StartError::Threads)?;
+        let running = start(listeners, settings, make).map_err(StartError::Serve)?;
         Ok(Handle { running, schemes })
+    }
+}
+
+/// A front with its addresses, before there is a store behind it. Dropped, it gives them back.
+#[derive(Debug)]
+pub struct BoundFront {
+    config: Config,
+    listeners: Vec<Listening>,
+    /// Whether each address is TLS.
+    schemes: Vec<bool>,
+}
+
+impl BoundFront {
+    /// Serves until [`Handle::shutdown`]. The pages may be ones that others serve as well ([`EtcdFront::start_metrics`]); makes
+    /// them ready. Needs no runtime around it.
+    pub fn serve<E: Env>(self, store: Store<E>, pages: Pages<E>) -> Result<Handle, StartError> {
+        let config = self.config;
+        pages.ready(store.clone());
+        let settings = Settings {
+            cores: config.cores,
+            request_bytes_max: config.max_request_bytes.saturating_add(GRPC_OVERHEAD_BYTES),
+        };
+        let rules = Arc::new(Rules {
+            max_request_bytes: config.max_request_bytes,
+            election: config.election,
+        });
+        let running = start(self.listeners, settings, move || {
+            EtcdService::new(store.clone(), rules.clone(), pages.clone())
+        })
+        .map_err(StartError::Serve)?;
+        Ok(Handle {
+            running,
+            schemes: self.schemes,
+        })
     }
 }
 

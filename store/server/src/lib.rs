@@ -22,7 +22,7 @@ mod status;
 mod watch;
 
 pub use barque_store_rpc::TlsFiles;
-pub use front::{Config, EtcdFront, Handle, StartError};
+pub use front::{BoundFront, Config, EtcdFront, Handle, StartError};
 pub use pages::Pages;
 
 use barque_store_state::ClusterVersion;

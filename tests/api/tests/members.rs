@@ -192,6 +192,38 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_while_somebody_writes() {
     assert_eq!(end.code(), Some(0));
 }
 
+/// As in etcd: whoever moved a member changes its own URL, and need not touch the list it was founded with.
+#[test]
+fn a_moved_member_starts_with_the_list_of_its_first_start_and_a_new_one_does_not() {
+    let all = Member::on_free_ports(4);
+    let founders = &all[..3];
+    let program = Program::barque();
+    let mut cluster = StoreCluster::start(&program, founders);
+    let first = founders[0].endpoint();
+    let id = listed(&first)["m3"].0.clone();
+    let moved = Member {
+        peer_port: all[3].peer_port,
+        ..founders[2].clone()
+    };
+    let peer_urls = format!("--peer-urls={}", moved.peer_url());
+    eventually(PATIENCE, "the update is safe", || {
+        try_ctl(&first, &["member", "update", &id, &peer_urls]).is_ok()
+    });
+    cluster.kill(2);
+    cluster.start_member(&program, &moved, founders, "new");
+    eventually(PATIENCE, "the moved member is back", || {
+        try_ctl(&moved.endpoint(), &["put", "k", "v"]).is_ok()
+    });
+    cluster.kill(3);
+    std::fs::remove_dir_all(cluster.dir().join("m3")).expect("its directory");
+    cluster.start_member(&program, &moved, founders, "new");
+    eventually(PATIENCE, "an empty directory is refused", || {
+        cluster.ended(4).is_some()
+    });
+    let end = cluster.ended(4).expect("it has ended");
+    assert_eq!(end.code(), Some(1));
+}
+
 /// Every line that must not depend on who answers: without ids, times and clients' own words.
 fn refusals(program: &Program) -> Vec<String> {
     let members = Member::on_free_ports(1);
