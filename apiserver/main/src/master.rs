@@ -60,13 +60,13 @@ pub fn run(
         }
         served
     });
-    // Also where serving failed: the others need not find out that the leader has gone.
+    // Also where serving failed: it hands leadership over.
     store.stop()?;
     served?.die();
     Ok(())
 }
 
-/// Serves clients, once the member has caught up, until it is to end. Leadership has been handed over then.
+/// Serves clients, once the member has caught up, until it is to end.
 async fn serve(
     store: &Store<RealEnv>,
     front: BoundFront,
@@ -79,22 +79,13 @@ async fn serve(
     if let Some(ending) = caught_up(store, stop.as_mut()).await {
         return Ok(ending);
     }
-    let serving = async {
-        let front = front
-            .serve(store.clone(), pages.clone())
-            .map_err(|e| Failure::new(with_causes(&e)))?;
-        match beside(store.clone(), &front).await {
-            Ok(gateway) => Ok((front, gateway)),
-            Err(failure) => {
-                front.shutdown().await;
-                Err(failure)
-            }
-        }
-    };
-    let (front, gateway) = match serving.await {
-        Ok(served) => served,
+    let front = front
+        .serve(store.clone(), pages.clone())
+        .map_err(|e| Failure::new(with_causes(&e)))?;
+    let gateway = match beside(store.clone(), &front).await {
+        Ok(gateway) => gateway,
         Err(failure) => {
-            store.hand_over(RealEnv::now() + HAND_OVER_MAX).await;
+            front.shutdown().await;
             return Err(failure);
         }
     };

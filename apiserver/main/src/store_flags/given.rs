@@ -150,8 +150,7 @@ struct Merger<'a> {
 }
 
 impl Merger<'_> {
-    fn take_line(&mut self, args: impl Iterator<Item = OsString>, single_dashes: bool) {
-        let mut args = args.peekable();
+    fn take_line(&mut self, mut args: impl Iterator<Item = OsString>, single_dashes: bool) {
         while let Some(arg) = args.next() {
             if arg == "--" {
                 self.rest.push(arg);
