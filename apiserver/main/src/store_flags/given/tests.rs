@@ -1,3 +1,5 @@
+//! Command lines and environments as they are met, and what becomes of them.
+
 use clap::Parser;
 
 use super::*;
