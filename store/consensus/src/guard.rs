@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::{Guards, Peer};
     use barque_store_env::real::RealEnv;
-    use barque_store_state::MemberId;
+    use barque_store_state::{ClusterVersion, MemberId};
     use openraft::metrics::SerdeInstant;
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
@@ -157,6 +157,7 @@ mod tests {
             restored: None,
             installed: false,
             images: Default::default(),
+            newest: ClusterVersion::NEWEST,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::queue::Queue;
 use crate::space::{Gate, Keeper, check_disk, with_advice};
 use crate::staging::Depot;
 use crate::{
-    Config, Shared, StartError, Store, ids, integrity, join, leases, membership,
+    Config, Shared, StartError, Store, auto_compaction, ids, integrity, join, leases, membership,
     peers as addresses, progress, reads, refetch, sweep, versions, worker::Worker,
 };
 
@@ -237,7 +237,7 @@ fn background<E: Env>(
     let (broken, unkept) = (machine.clone(), machine.clone());
     let others = addresses::keep(shared.clone(), disk.clone(), dir.clone());
     let readers = shared.readers.clone().run(shared.consensus.clone());
-    vec![
+    let mut tasks = vec![
         E::spawn("peers", async move { unkept.fail(&others.await) }),
         E::spawn("staging", async move { broken.fail(&depot.failed().await) }),
         E::spawn("read-index", readers),
@@ -272,7 +272,12 @@ fn background<E: Env>(
                 incarnation,
             ),
         ),
-    ]
+    ];
+    tasks.extend(config.auto_compaction.map(|rule| {
+        let follow = auto_compaction::follow(shared.clone(), rule);
+        E::spawn("auto-compaction", follow)
+    }));
+    tasks
 }
 
 /// Where the others are, as far as this member knows.

@@ -17,6 +17,7 @@ use futures::future::Either;
 use tokio::sync::oneshot;
 
 mod anew;
+mod auto_compaction;
 mod boot;
 mod clock;
 mod course;
@@ -53,6 +54,7 @@ mod versions;
 mod watches;
 mod worker;
 
+pub use auto_compaction::AutoCompaction;
 pub use barque_store_consensus::{ImageRules, Membership, PeerTraffic, TransferError};
 pub use figures::Figures;
 pub use space::SpaceRules;
@@ -87,6 +89,8 @@ pub struct Config {
     pub election: Duration,
     /// `--watch-progress-notify-interval`.
     pub progress_interval: Duration,
+    /// `--auto-compaction-mode` and `--auto-compaction-retention`; `None`: off.
+    pub auto_compaction: Option<AutoCompaction>,
     pub space: SpaceRules,
     pub guards: barque_store_consensus::Guards,
     /// `--storage-engine`
@@ -115,6 +119,7 @@ impl Default for Config {
             heartbeat: Duration::from_millis(100),
             election: Duration::from_secs(1),
             progress_interval: Duration::from_secs(600),
+            auto_compaction: None,
             space: SpaceRules::default(),
             guards: barque_store_consensus::Guards::default(),
             engine: barque_store_engine::Kind::default(),

@@ -194,3 +194,13 @@ pub const PEERS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest election timeout taken, as etcd's: a cluster that is without a leader for longer looks dead to its clients.
 pub const ELECTION_MAX: Duration = Duration::from_secs(50);
+
+/// How auto compaction by time looks, as etcd's: ten times a retention, of which at most an hour counts, and compacts at every tenth
+/// look. A sample of each look is kept for as long as history is: 8 bytes, a tenth of an hour at least from one to the next when
+/// much is kept (a year: 88k).
+pub const AUTO_COMPACTION_LOOKS: u32 = 10;
+pub const AUTO_COMPACTION_PERIOD_MAX: Duration = Duration::from_secs(3600);
+/// The least time between two looks, so that a retention of nanoseconds does not keep a core busy.
+pub const AUTO_COMPACTION_LOOK_MIN: Duration = Duration::from_millis(10);
+/// Between two looks of auto compaction by revisions, as etcd's.
+pub const AUTO_COMPACTION_REVISION_INTERVAL: Duration = Duration::from_secs(300);

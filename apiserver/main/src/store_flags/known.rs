@@ -101,10 +101,6 @@ const AUTO_TLS: &str = "no certificates are made; give files";
 
 #[rustfmt::skip]
 pub const FLAGS: &[Flag] = &[
-    // Compaction by itself. When it is served, its flags are in `StoreFlags` and go from here.
-    value("auto-compaction-mode"),
-    value("auto-compaction-retention"),
-
     // Where things are.
     refused("config-file", never, "no configuration file is read; give its settings as flags or in the environment"),
     refused("wal-dir", never, "the log lies in the data directory; leave it out, and place --data-dir on the fast disk"),

@@ -13,6 +13,7 @@ use clap::{ArgAction, Args};
 
 use crate::{Failure, with_causes};
 
+mod auto_compaction;
 mod checks;
 mod given;
 mod known;
@@ -95,6 +96,12 @@ pub struct StoreFlags {
     /// Free bytes of the data directory's file system below which nothing is added [default: 5 % of it, 128 to 256 MiB]
     #[arg(long)]
     pub disk_reserve_bytes: Option<u64>,
+    /// How --auto-compaction-retention is meant: periodic or revision
+    #[arg(long, default_value = "periodic")]
+    pub auto_compaction_mode: String,
+    /// History that is kept when older history is to go by itself: hours or a duration (periodic), or a number of revisions (revision); 0: none goes
+    #[arg(long, default_value = "0")]
+    pub auto_compaction_retention: String,
     /// Client server TLS certificate file
     #[arg(long)]
     pub cert_file: Option<PathBuf>,
@@ -216,6 +223,11 @@ impl StoreFlags {
             heartbeat: Duration::from_millis(self.heartbeat_interval),
             election: Duration::from_millis(self.election_timeout),
             progress_interval: self.watch_progress_notify_interval,
+            auto_compaction: auto_compaction::rule(
+                &self.auto_compaction_mode,
+                &self.auto_compaction_retention,
+            )
+            .map_err(Failure::new)?,
             space: self.space(),
             guards: barque_store_consensus::Guards::default(),
             engine: self.storage_engine,

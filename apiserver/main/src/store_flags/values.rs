@@ -44,9 +44,20 @@ pub fn storage_engine(name: &str) -> Result<Kind, String> {
     }
 }
 
-/// A Go duration of one or more number-unit pairs, such as 1m30s or 500ms.
+/// A Go duration of one or more number-unit pairs, such as 1m30s or 500ms, that is not zero.
 pub fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err(format!("{text:?} is no time: it must be more than 0")),
+        duration => Ok(duration),
+    }
+}
+
+/// The same, but it may be zero, such as 0s.
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a duration such as 10m, 5s or 500ms");
+    if text.is_empty() {
+        return Err(bad());
+    }
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
@@ -69,11 +80,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         total += Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
         rest = &rest[unit_end..];
     }
-    if total.is_zero() {
-        Err(bad())
-    } else {
-        Ok(total)
-    }
+    Ok(total)
 }
 
 #[cfg(test)]
