@@ -29,3 +29,7 @@ const _: () = assert!(READ_CHUNK_MIN <= READ_CHUNK);
 
 /// Bytes of a removed file whose space is given back in one go: a third of a millisecond in which others' writes wait.
 pub const REMOVAL_STEP_BYTES: u64 = 1 << 20;
+
+/// How long after a change of files that are read again when they change ([`crate::real::Reloading`]) they are read each time: times
+/// of files are as coarse as two seconds (FAT), so that a second change may leave them as they are.
+pub const RELOAD_SETTLING: Duration = Duration::from_secs(2);

@@ -15,7 +15,6 @@ use h2::server::{Connection, SendResponse};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
-use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
@@ -28,12 +27,13 @@ use crate::limits;
 use crate::output::{Output, Unread};
 use crate::socket::{Protocol, Socket};
 use crate::status::{Code, Status};
+use crate::tls::Tls;
 
 /// A connection on its way to a core.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub stream: StdTcpStream,
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Tls>>,
 }
 
 pub(crate) async fn serve<S: Service>(core: Rc<Core<S>>, accepted: Accepted) {
@@ -64,7 +64,7 @@ async fn hello(accepted: Accepted) -> std::io::Result<Option<(Socket, Protocol)>
     stream.set_nodelay(true)?;
     let mut socket = match accepted.tls {
         None => Socket::plain(stream),
-        Some(tls) => Socket::tls(TlsAcceptor::from(tls).accept(stream).await?),
+        Some(tls) => Socket::tls(TlsAcceptor::from(tls.latest().await).accept(stream).await?),
     };
     Ok(socket.protocol().await?.map(|protocol| (socket, protocol)))
 }

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -19,6 +18,7 @@ use crate::call::Service;
 use crate::connection::{Accepted, serve};
 use crate::limits;
 use crate::listen::Listening;
+use crate::tls::Tls;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -190,7 +190,7 @@ fn run_core<S: Service>(
 async fn accept<S>(
     core: Rc<Core<S>>,
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Tls>>,
     queues: Queues,
 ) {
     let mut turn = 0;

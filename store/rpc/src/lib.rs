@@ -28,7 +28,7 @@ pub use core::{Running, Settings, start};
 pub use frame::{Framed, Frames};
 pub use listen::{Listening, bind};
 pub use status::{Code, Status};
-pub use tls::{TlsError, TlsFiles};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 /// Runs a task on this core. Only for code that runs on a core already (handlers and what they start).
 pub fn spawn_local(task: impl Future<Output = ()> + 'static) {

@@ -5,16 +5,16 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::limits::{LISTEN_BACKLOG, TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL};
+use crate::tls::Tls;
 
 /// A bound socket: nobody else gets its port from here on, and connections are refused until [`crate::start`] serves it.
 #[derive(Debug)]
 pub struct Listening {
     pub(crate) socket: TcpListener,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<Arc<Tls>>,
     address: SocketAddr,
 }
 
@@ -38,7 +38,7 @@ fn preferred(resolved: &[SocketAddr]) -> Option<SocketAddr> {
 }
 
 /// Binds `host:port`; a name that resolves to several addresses means one of them (an IPv4 address, if there is any).
-pub fn bind(address: &str, tls: Option<Arc<ServerConfig>>) -> io::Result<Listening> {
+pub fn bind(address: &str, tls: Option<Arc<Tls>>) -> io::Result<Listening> {
     let resolved: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let resolved = preferred(&resolved).ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, "the name resolves to no address")

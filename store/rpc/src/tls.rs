@@ -1,9 +1,11 @@
 //! TLS for listeners: reads certificate files, offers HTTP/2 and HTTP/1.1 by ALPN.
-//! Promise: with a client CA given, a client without a certificate of it never gets past the handshake.
+//! Promise: with a client CA given, a client without a certificate of it never gets past the handshake. Files that are replaced
+//! take effect with the next handshake, the CA's too; see [`Reloading`] for what happens while they cannot be used.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use barque_store_env::real::Reloading;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -31,7 +33,7 @@ pub enum TlsError {
     },
     #[error("{} holds no certificate", path.display())]
     Empty { path: PathBuf },
-    #[error("the certificate in {} cannot be used", path.display())]
+    #[error("the certificate in {} cannot be used, or not with its key", path.display())]
     Rejected {
         path: PathBuf,
         #[source]
@@ -45,8 +47,28 @@ pub enum TlsError {
     },
 }
 
+/// TLS of a listener, as its files are now.
+#[derive(Debug)]
+pub struct Tls(Arc<Reloading<ServerConfig>>);
+
+impl Tls {
+    /// For the next handshake.
+    pub(crate) async fn latest(&self) -> Arc<ServerConfig> {
+        self.0.latest().await
+    }
+}
+
 impl TlsFiles {
-    pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    /// Reads the files; they are read again when a handshake begins and they have changed.
+    pub fn load(&self) -> Result<Arc<Tls>, TlsError> {
+        let mut paths = vec![self.cert.clone(), self.key.clone()];
+        paths.extend(self.client_ca.clone());
+        let files = self.clone();
+        let tls = Reloading::new(paths, move || files.read())?;
+        Ok(Arc::new(Tls(Arc::new(tls))))
+    }
+
+    fn read(&self) -> Result<ServerConfig, TlsError> {
         // Named explicitly: a process-wide default would depend on who else links rustls.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificates("the certificate", &self.cert)?;
@@ -84,7 +106,7 @@ impl TlsFiles {
         };
         let mut config = builder.with_single_cert(chain, key).map_err(rejected)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }
 

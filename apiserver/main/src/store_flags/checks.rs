@@ -43,10 +43,14 @@ impl StoreFlags {
                 }
             }
         }
-        for url in self.advertise_client_urls.iter() {
+        for url in self
+            .advertise_client_urls
+            .iter()
+            .flat_map(|urls| urls.iter())
+        {
             address("advertise-client-urls", url)?;
         }
-        if self.advertise_client_urls.is_empty()
+        if self.advertise_client_urls.is_none()
             && self.listen_client_urls != super::default_clients()
         {
             return refused(

@@ -13,10 +13,14 @@ use crate::{Env, Instant, Sleep, Task};
 mod disk;
 mod net;
 mod process;
+mod reload;
+mod tls;
 
 pub use disk::{RealDisk, RealFile, RealLock};
-pub use net::{RealConn, RealListener, RealNet, RealRead, RealWrite, TlsError, TlsFiles};
+pub use net::{RealConn, RealListener, RealNet, RealRead, RealWrite};
 pub use process::{ProcessStats, process_stats};
+pub use reload::Reloading;
+pub use tls::{TlsError, TlsFiles};
 
 /// The world production runs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

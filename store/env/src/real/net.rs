@@ -4,76 +4,27 @@
 //! Not here: who a certificate may speak for (the name in it is checked on connect only), reconnecting.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf as IoRead, WriteHalf as IoWrite};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use super::Reloading;
+use super::tls::{Tls, TlsError, TlsFiles};
 use crate::limits::{
     ACCEPT_RETRY, ACCEPTED_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, READ_CHUNK, READ_CHUNK_MIN,
 };
 use crate::{Conn, Listener, Net, ReadHalf, WriteHalf};
 
-/// PEM files of a TLS identity: this side's certificate chain and key, and the CA the other side must come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    pub ca: PathBuf,
-}
-
-/// The TLS identity cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("cannot read {what} from {file}: {cause}")]
-    Pem {
-        what: &'static str,
-        file: PathBuf,
-        cause: rustls_pki_types::pem::Error,
-    },
-    #[error("no certificate in {0}")]
-    Empty(PathBuf),
-    #[error("certificate or key not usable: {0}")]
-    Rustls(#[from] rustls::Error),
-    #[error("CA not usable: {0}")]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
-}
-
 /// The machine's network; plain TCP or mutual TLS for everything made from it.
 #[derive(Clone, Debug, Default)]
 pub struct RealNet {
-    tls: Option<Arc<Tls>>,
-}
-
-#[derive(Debug)]
-struct Tls {
-    server: Arc<ServerConfig>,
-    client: Arc<ClientConfig>,
-}
-
-fn certs(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = |cause| TlsError::Pem {
-        what: "certificates",
-        file: file.to_owned(),
-        cause,
-    };
-    let certs = CertificateDer::pem_file_iter(file)
-        .map_err(pem)?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(pem)?;
-    if certs.is_empty() {
-        return Err(TlsError::Empty(file.to_owned()));
-    }
-    Ok(certs)
+    tls: Option<Arc<Reloading<Tls>>>,
 }
 
 impl RealNet {
@@ -81,36 +32,10 @@ impl RealNet {
         RealNet { tls: None }
     }
 
-    /// Mutual TLS (1.2 or 1.3). The files are read once, here.
+    /// Mutual TLS (1.2 or 1.3). The files are read here, and again when a handshake begins and they have changed.
     pub fn tls(files: TlsFiles) -> Result<Self, TlsError> {
-        // Given explicitly: a process-wide default provider would be chance, decided by whoever links rustls last.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        for ca in certs(&files.ca)? {
-            roots.add(ca)?;
-        }
-        let roots = Arc::new(roots);
-        let chain = certs(&files.cert)?;
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|cause| TlsError::Pem {
-            what: "a private key",
-            file: files.key.clone(),
-            cause,
-        })?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
-        let server = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), key.clone_key())?;
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
         Ok(RealNet {
-            tls: Some(Arc::new(Tls {
-                server: Arc::new(server),
-                client: Arc::new(client),
-            })),
+            tls: Some(Arc::new(files.load()?)),
         })
     }
 }
@@ -134,8 +59,7 @@ impl Net for RealNet {
             None => Source::Plain(tcp),
             Some(tls) => {
                 let (tx, rx) = mpsc::channel(ACCEPTED_MAX);
-                let acceptor = TlsAcceptor::from(tls.server.clone());
-                let task = tokio::spawn(accept_tls(tcp, acceptor, tx));
+                let task = tokio::spawn(accept_tls(tcp, tls.clone(), tx));
                 Source::Tls(rx, task.abort_handle())
             }
         };
@@ -150,7 +74,7 @@ impl Net for RealNet {
         };
         let name = ServerName::try_from(host(addr).to_owned())
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{addr}: {e}")))?;
-        let stream = TlsConnector::from(tls.client.clone())
+        let stream = TlsConnector::from(tls.latest().await.client.clone())
             .connect(name, tcp)
             .await?;
         Ok(RealConn::Tls(Box::new(stream.into())))
@@ -183,7 +107,7 @@ impl Drop for Source {
 /// Accepts and shakes hands with many at once, so that one silent stranger does not hold up the members.
 async fn accept_tls(
     tcp: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: Arc<Reloading<Tls>>,
     accepted: mpsc::Sender<io::Result<RealConn>>,
 ) {
     let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
@@ -201,10 +125,11 @@ async fn accept_tls(
                 continue;
             }
         };
-        let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+        let (tls, accepted) = (tls.clone(), accepted.clone());
         tokio::spawn(async move {
             let shake = async {
                 stream.set_nodelay(true)?;
+                let acceptor = TlsAcceptor::from(tls.latest().await.server.clone());
                 acceptor.accept(stream).await
             };
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, shake).await {
@@ -309,12 +234,14 @@ impl WriteHalf for RealWrite {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa,
         KeyPair,
     };
+    use rustls_pki_types::CertificateDer;
 
     use super::*;
 
@@ -375,13 +302,14 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
 
-    fn identity(
+    /// Writes the files of a member, and gives its certificate.
+    fn issue(
         dir: &Path,
         name: &str,
         signer: &CertifiedIssuer<'_, KeyPair>,
         trusted: &CertifiedIssuer<'_, KeyPair>,
         san: &str,
-    ) -> RealNet {
+    ) -> (TlsFiles, CertificateDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![san.to_owned()]).unwrap();
         params.extended_key_usages = vec![
@@ -394,12 +322,78 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path
         };
-        RealNet::tls(TlsFiles {
+        let files = TlsFiles {
             cert: file("crt", cert.pem()),
             key: file("key", key.serialize_pem()),
             ca: file("ca", trusted.pem()),
-        })
-        .unwrap()
+        };
+        (files, cert.der().clone())
+    }
+
+    fn identity(
+        dir: &Path,
+        name: &str,
+        signer: &CertifiedIssuer<'_, KeyPair>,
+        trusted: &CertifiedIssuer<'_, KeyPair>,
+        san: &str,
+    ) -> RealNet {
+        RealNet::tls(issue(dir, name, signer, trusted, san).0).unwrap()
+    }
+
+    /// The certificates that a new connection shows: the listener's and the connecting member's.
+    async fn shown(
+        net: &RealNet,
+        listener: &mut RealListener,
+    ) -> io::Result<[CertificateDer<'static>; 2]> {
+        let addr = listener.local_addr();
+        let of_peer = |conn: &RealConn| match conn {
+            RealConn::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap()[0].clone(),
+            RealConn::Plain(_) => panic!("plain text"),
+        };
+        let both = futures::future::try_join(net.connect(&addr), listener.accept());
+        let (dialed, accepted) = tokio::time::timeout(Duration::from_secs(10), both)
+            .await
+            .map_err(io::Error::other)??;
+        Ok([of_peer(&dialed), of_peer(&accepted)])
+    }
+
+    #[tokio::test]
+    async fn replaced_files_take_effect_with_the_next_handshake_in_both_directions() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, next_ca) = (authority(), authority());
+        let at = "127.0.0.1";
+        let (a_files, a_first) = issue(dir.path(), "a", &ca, &ca, at);
+        let (b_files, b_first) = issue(dir.path(), "b", &ca, &ca, at);
+        let a = RealNet::tls(a_files.clone()).unwrap();
+        let b = RealNet::tls(b_files).unwrap();
+        let mut listener = a.listen("127.0.0.1:0").await.unwrap();
+        let first = shown(&b, &mut listener).await.unwrap();
+        assert_eq!(first, [a_first, b_first]);
+
+        let (_, a_second) = issue(dir.path(), "a", &ca, &ca, at);
+        let (_, b_second) = issue(dir.path(), "b", &ca, &ca, at);
+        let second = [a_second, b_second];
+        assert_eq!(shown(&b, &mut listener).await.unwrap(), second);
+
+        // Half written, then a certificate whose key is not there yet.
+        let whole = std::fs::read(&a_files.cert).unwrap();
+        std::fs::write(&a_files.cert, &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(shown(&b, &mut listener).await.unwrap(), second);
+        let key = std::fs::read(&a_files.key).unwrap();
+        let (_, a_third) = issue(dir.path(), "a", &ca, &ca, at);
+        let new_key = std::fs::read(&a_files.key).unwrap();
+        std::fs::write(&a_files.key, key).unwrap();
+        assert_eq!(shown(&b, &mut listener).await.unwrap(), second);
+        std::fs::write(&a_files.key, new_key).unwrap();
+        let third = [a_third, second[1].clone()];
+        assert_eq!(shown(&b, &mut listener).await.unwrap(), third);
+
+        // Another CA: whoever has not changed to it does not get in, and is not believed.
+        let (_, a_fourth) = issue(dir.path(), "a", &next_ca, &next_ca, at);
+        assert!(b.connect(&listener.local_addr()).await.is_err());
+        let (_, b_fourth) = issue(dir.path(), "b", &next_ca, &next_ca, at);
+        let fourth = [a_fourth, b_fourth];
+        assert_eq!(shown(&b, &mut listener).await.unwrap(), fourth);
     }
 
     #[tokio::test]
