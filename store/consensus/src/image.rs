@@ -28,6 +28,11 @@ pub trait Image: Send + Sync + 'static {
     /// piece begins there, which is the asker's fault. An error means that the state is damaged here: this member can no longer
     /// trust its disk.
     fn piece(&self, from: &[u8]) -> Result<Option<Piece>, String>;
+    /// Whether this member's state is still the one that it was pinned of, or was exchanged meanwhile: then damage in the old
+    /// one says nothing about the new one.
+    fn is_present(&self) -> bool {
+        true
+    }
 }
 
 /// A part of a state, at most [`limits::IMAGE_PIECE_BYTES`] long unless one row in it is longer.

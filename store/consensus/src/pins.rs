@@ -32,10 +32,14 @@ impl Held {
     pub fn touch(&self, now: Instant) {
         self.touched.fetch_max(now.0, Ordering::Relaxed);
     }
-    /// A piece; `None`, when none begins there. Damage ends the member; a place that another member made up must not.
+    /// A piece; `None`, when none begins there. Damage of its present state ends the member; a place that another member made up must not.
     pub fn piece(&self, from: &[u8]) -> Result<Option<Piece>, String> {
         let piece = self.image.piece(from);
-        piece.inspect_err(|reason| self.machine.damaged(reason))
+        piece.inspect_err(|reason| {
+            if self.image.is_present() {
+                self.machine.damaged(reason);
+            }
+        })
     }
     fn is_over(&self, now: Instant) -> bool {
         let idle = now.saturating_since(Instant(self.touched.load(Ordering::Relaxed)));
@@ -154,7 +158,9 @@ mod tests {
     use crate::Pinned;
 
     /// Begins with damage, and nothing begins elsewhere.
-    struct Torn;
+    struct Torn {
+        present: bool,
+    }
     impl Image for Torn {
         fn piece(&self, from: &[u8]) -> Result<Option<Piece>, String> {
             match from.is_empty() {
@@ -162,12 +168,16 @@ mod tests {
                 false => Ok(None),
             }
         }
+        fn is_present(&self) -> bool {
+            self.present
+        }
     }
 
     /// Goes on by ten entries whenever it is asked.
     #[derive(Default)]
     struct Steps {
         last: AtomicU64,
+        exchanged: bool,
         damaged: AtomicBool,
     }
     impl Machine for Steps {
@@ -184,7 +194,9 @@ mod tests {
             Ok(Some(Pinned {
                 mark,
                 bytes: 0,
-                image: Arc::new(Torn),
+                image: Arc::new(Torn {
+                    present: !self.exchanged,
+                }),
             }))
         }
         fn damaged(&self, _: &str) {
@@ -225,6 +237,22 @@ mod tests {
             assert!(!machine.damaged.load(Ordering::Relaxed));
             assert!(held.piece(b"").is_err());
             assert!(machine.damaged.load(Ordering::Relaxed));
+        });
+    }
+
+    /// It ended a member whose new state was whole.
+    #[test]
+    fn damage_of_a_state_that_was_exchanged_does_not_end_the_member() {
+        sim::run(1, async {
+            let machine = Arc::new(Steps {
+                exchanged: true,
+                ..Steps::default()
+            });
+            let pins = Pins::<SimEnv>::new(machine.clone(), true);
+            pins.open();
+            let held = pins.get(None).expect("no damage").expect("a state");
+            assert!(held.piece(b"").is_err());
+            assert!(!machine.damaged.load(Ordering::Relaxed));
         });
     }
 }

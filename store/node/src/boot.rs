@@ -234,12 +234,16 @@ fn background<E: Env>(
     incarnation: u64,
 ) -> Vec<Task<()>> {
     let machine = shared.machine.clone();
-    let (broken, unkept) = (machine.clone(), machine.clone());
+    let (broken, unkept, uncleared) = (machine.clone(), machine.clone(), machine.clone());
+    let left = depot.clone();
     let others = addresses::keep(shared.clone(), disk.clone(), dir.clone());
     let readers = shared.readers.clone().run(shared.consensus.clone());
     let mut tasks = vec![
         E::spawn("peers", async move { unkept.fail(&others.await) }),
         E::spawn("staging", async move { broken.fail(&depot.failed().await) }),
+        E::spawn("left-rows", async move {
+            uncleared.fail(&left.clear_up().await)
+        }),
         E::spawn("read-index", readers),
         E::spawn("keep-alives", leases::coalesce(shared.clone())),
         E::spawn("lease-expiry", leases::expire(shared.clone())),

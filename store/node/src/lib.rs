@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 mod anew;
 mod auto_compaction;
 mod boot;
+mod clearing;
 mod clock;
 mod course;
 mod figures;

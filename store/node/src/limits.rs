@@ -155,6 +155,9 @@ pub const SWEEP_IDLE_INTERVAL: Duration = Duration::from_millis(5);
 /// [`HOUSE_PAUSE_MAX`]: whoever writes meets a busy disk or thread in one of seven moments, and then for about a millisecond.
 pub const HOUSE_PAUSE_FACTOR: u32 = 6;
 pub const HOUSE_PAUSE_MAX: Duration = Duration::from_millis(20);
+/// How often it is looked whether anybody still reads the state that was there before another member's. Ranges are done with it
+/// in milliseconds; an image that is being sent may take minutes, and its space comes back so much later.
+pub const LEFT_ROWS_POLL: Duration = Duration::from_millis(100);
 /// Files that take more than so many times the live bytes: space is given back without pauses.
 pub const HOUSE_HURRY_FACTOR: u64 = 3;
 

@@ -26,7 +26,7 @@ use crate::glance::Glance;
 use crate::ledger::Ledger;
 use crate::limits::*;
 use crate::marks::{Fenced, Marks};
-use crate::pieces::Sent;
+use crate::pieces::{Present, Sent};
 use crate::progress::Ticks;
 use crate::space::Gate;
 use crate::staging::Depot;
@@ -65,6 +65,8 @@ pub(crate) struct Machine<E: Env> {
     space: Mutex<Space>,
     /// Pins the engine's states, to be sent to others.
     images: RwLock<Arc<dyn Images>>,
+    /// How often the state was exchanged; goes on after `images` has.
+    exchanges: Arc<AtomicU64>,
     rules: ImageRules,
     /// Where states of others are received.
     depot: Arc<Depot<E>>,
@@ -135,6 +137,7 @@ impl<E: Env> Machine<E> {
             closed: AtomicBool::new(false),
             space: Mutex::new(engine.space()),
             images: RwLock::new(engine.images()),
+            exchanges: Arc::default(),
             rules,
             depot,
             failure: watch::channel(None).0,
@@ -231,11 +234,19 @@ impl<E: Env> Machine<E> {
                 Ok(Some(result)) => return (revision, self.answer(Ok(result))),
                 // A row went meanwhile: the state knows what stands in its place.
                 Ok(None) => {}
+                // Damage in there is of no interest any more.
+                Err(_) if self.is_exchanged(&archive) => {}
                 Err(row) => return (revision, self.answer(Err(row.into()))),
             }
         }
         let state = self.state.read();
         (state.revision(), self.answer(state.range(range)))
+    }
+
+    /// Whether what is read there is of a state that was exchanged meanwhile.
+    fn is_exchanged(&self, archive: &Arc<dyn Archive>) -> bool {
+        let state = self.state.read();
+        (state.archive()).is_none_or(|present| !Arc::ptr_eq(present, archive))
     }
 
     /// Fences the member: it applies and answers nothing any more.
@@ -320,6 +331,7 @@ impl<E: Env> Machine<E> {
         self.fresh.store(0, Ordering::Relaxed);
         self.leaving.store(0, Ordering::Relaxed);
         *self.images.write() = images;
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
         self.glance.update(&held);
         self.note_cluster(&held);
         self.gate.applied(&held);
@@ -458,9 +470,14 @@ impl<E: Env> consensus::Machine for Machine<E> {
         if self.is_fenced() {
             return Err("this member is fenced".to_owned());
         }
+        let present = Present::now(&self.exchanges);
         let images = self.images.read().clone();
         let pinned = images.pin().map_err(|damage| damage.to_string());
-        let image = pinned.inspect_err(|reason| self.lose(reason))?;
+        let image = pinned.inspect_err(|reason| {
+            if present.is_still() {
+                self.lose(reason);
+            }
+        })?;
         let Some(mark) = persister::mark(image.meta())? else {
             return Ok(None);
         };
@@ -469,6 +486,7 @@ impl<E: Env> consensus::Machine for Machine<E> {
             bytes: image.bytes(),
             image: Arc::new(Sent {
                 image,
+                present,
                 piece_bytes: self.rules.piece_bytes,
             }),
         }))

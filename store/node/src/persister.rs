@@ -241,9 +241,6 @@ impl<E: Env> Persister<E> {
         let Exchange { restored, done } = exchange;
         let mark = restored.mark.ok_or("a state without a mark")?;
         versions::check(&restored.state)?;
-        // Reads that are under way go on reading the old files, which are about to be removed: opened, they stay. Damage in
-        // there is of no interest any more.
-        drop(self.engine.images().pin());
         let depot = self.depot.clone();
         let mut places = depot.places().await;
         places.swap().await?;
@@ -253,11 +250,15 @@ impl<E: Env> Persister<E> {
         let images = restored.engine.images();
         let space = restored.engine.space();
         let old = std::mem::replace(&mut self.engine, restored.engine);
+        let readers = old.reader();
         self.machine.replace(restored.state, mark, images, space);
         drop(old);
         // Nobody may wait any more: the member stops.
         let _ = done.send(());
-        places.discard().await
+        // Reads that are under way go on in the old files. They go when the last one is done, in steps, while batches go on.
+        places.leave(&readers).await?;
+        depot.has_left();
+        Ok(())
     }
 
     /// Goes on with a checkpoint, or begins one that is due, for a while. The pieces are of different moments; the batch

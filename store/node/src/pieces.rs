@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use barque_store_consensus::{Image, Piece};
 use barque_store_engine::{self as engine, RowId};
@@ -69,13 +70,35 @@ fn next(id: RowId) -> RowId {
     }
 }
 
+/// The state of a moment, among those that are exchanged for one another.
+pub(crate) struct Present {
+    exchanges: Arc<AtomicU64>,
+    number: u64,
+}
+
+impl Present {
+    pub(crate) fn now(exchanges: &Arc<AtomicU64>) -> Self {
+        Present {
+            exchanges: exchanges.clone(),
+            number: exchanges.load(Ordering::Relaxed),
+        }
+    }
+    pub(crate) fn is_still(&self) -> bool {
+        self.exchanges.load(Ordering::Relaxed) == self.number
+    }
+}
+
 /// A pinned state, as it is sent.
 pub(crate) struct Sent {
     pub(crate) image: Arc<dyn engine::Image>,
+    pub(crate) present: Present,
     pub(crate) piece_bytes: usize,
 }
 
 impl Image for Sent {
+    fn is_present(&self) -> bool {
+        self.present.is_still()
+    }
     fn piece(&self, from: &[u8]) -> Result<Option<Piece>, String> {
         let Some(place) = Place::decode(from) else {
             return Ok(None);
@@ -250,6 +273,7 @@ mod tests {
                     held.meta.insert(own.into(), "not for others".into());
                 }
                 let sent = Sent {
+                    present: Present::now(&Arc::default()),
                     image: Arc::new(held),
                     piece_bytes,
                 };
@@ -275,6 +299,7 @@ mod tests {
     #[test]
     fn a_place_that_is_none_has_no_piece_and_is_no_damage() {
         let sent = Sent {
+            present: Present::now(&Arc::default()),
             image: Arc::new(all()),
             piece_bytes: 1 << 20,
         };
@@ -286,6 +311,7 @@ mod tests {
     #[test]
     fn what_is_cut_does_not_parse() {
         let sent = Sent {
+            present: Present::now(&Arc::default()),
             image: Arc::new(all()),
             piece_bytes: 1 << 20,
         };

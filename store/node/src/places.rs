@@ -2,13 +2,15 @@
 //! where there is no such file). The other one is where a state of another member is received, named with its offer in
 //! `member/rows.staging`, until it becomes the current one by the rename of one file (FORMAT.md).
 //! Promise: at each moment a power cut leaves either the old or the new one current and whole; what is in the other one
-//! is that offer's, or nobody's and taken away.
+//! is that offer's, or nobody's and taken away, once nobody reads it any more.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
+use barque_store_engine::Reader;
 use barque_store_env::Disk;
 
+use crate::clearing::Clearing;
 use crate::slip::{self, failed};
 use crate::trouble::Trouble;
 
@@ -17,12 +19,30 @@ const CURRENT: &str = "rows.current";
 const STAGING: &str = "rows.staging";
 const FORMAT: &str = "barque-rows 1";
 
-/// The directories of one member.
-pub(crate) struct Places<D> {
+/// The directories of one member, whose lock is held.
+pub(crate) struct Places<D: Disk> {
     disk: D,
     dir: PathBuf,
     /// Of `PLACES`.
     current: usize,
+    left: Option<Left<D>>,
+}
+
+/// The state that was the current one, in the other directory.
+struct Left<D: Disk> {
+    /// What everybody shares who reads it: ranges, images that are being sent.
+    readers: Weak<dyn Reader>,
+    clearing: Option<Clearing<D>>,
+}
+
+/// What taking away a state that was the current one has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// Somebody reads it still.
+    Read,
+    /// There is more to take away.
+    More,
+    Done,
 }
 
 impl<D: Disk> Places<D> {
@@ -33,6 +53,7 @@ impl<D: Disk> Places<D> {
             disk,
             dir: dir.to_owned(),
             current: 0,
+            left: None,
         };
         match places.read(CURRENT).await {
             Ok(None) => {}
@@ -55,6 +76,10 @@ impl<D: Disk> Places<D> {
     pub(crate) fn current(&self) -> PathBuf {
         self.dir.join(PLACES[self.current])
     }
+    /// Whether a state is being received in the other one.
+    pub(crate) async fn is_staged(&self) -> Result<bool, String> {
+        self.exists(&self.dir.join(STAGING)).await
+    }
     fn other_name(&self) -> &'static str {
         PLACES[1 - self.current]
     }
@@ -62,8 +87,9 @@ impl<D: Disk> Places<D> {
         self.dir.join(self.other_name())
     }
 
-    /// Makes the other directory that of this offer: keeps what is there of the same one. True: something may be.
-    pub(crate) async fn stage(&self, offer: &str) -> Result<bool, String> {
+    /// Makes the other directory that of this offer: keeps what is there of the same one. True: something may be. Not while the
+    /// state before the present one [is read](Places::is_read) there.
+    pub(crate) async fn stage(&mut self, offer: &str) -> Result<bool, String> {
         let label = format!("{} {offer}", self.other_name());
         let there = self.read(STAGING).await.ok().flatten();
         if there.as_ref() == Some(&label) {
@@ -81,18 +107,57 @@ impl<D: Disk> Places<D> {
         Ok(())
     }
 
-    /// Takes away what is in the other directory.
-    pub(crate) async fn discard(&self) -> Result<(), String> {
-        // The label first: what is left without it is nobody's.
+    /// What became the other directory's by the exchange is read by whoever holds `readers` still, and is to go after that.
+    pub(crate) async fn leave(&mut self, readers: &Arc<dyn Reader>) -> Result<(), String> {
+        self.left = Some(Left {
+            readers: Arc::downgrade(readers),
+            clearing: None,
+        });
+        self.unlabel().await
+    }
+
+    /// Whether somebody still reads the state that was the current one before.
+    pub(crate) fn is_read(&self) -> bool {
+        let left = self.left.as_ref();
+        left.is_some_and(|left| left.readers.strong_count() > 0)
+    }
+
+    /// Takes away a little of the state that was the current one before.
+    pub(crate) async fn clear_on(&mut self) -> Result<Removal, String> {
+        if self.is_read() {
+            return Ok(Removal::Read);
+        }
+        let other = self.other();
+        let Some(left) = &mut self.left else {
+            return Ok(Removal::Done);
+        };
+        let clearing = left.clearing.get_or_insert_with(|| Clearing::of(other));
+        if clearing.step(&self.disk).await? {
+            return Ok(Removal::More);
+        }
+        self.left = None;
+        Ok(Removal::Done)
+    }
+
+    /// Takes away what is in the other directory, which nobody reads.
+    pub(crate) async fn discard(&mut self) -> Result<(), String> {
+        self.unlabel().await?;
+        let other = self.other();
+        if self.exists(&other).await? {
+            let mut clearing = Clearing::of(other);
+            while clearing.step(&self.disk).await? {}
+        }
+        self.left = None;
+        Ok(())
+    }
+
+    /// The label goes first: what is left without it is nobody's.
+    async fn unlabel(&self) -> Result<(), String> {
         let label = self.dir.join(STAGING);
         if self.exists(&label).await? {
             let removed = self.disk.remove(&label).await;
             removed.map_err(failed("remove", &label))?;
             self.sync().await?;
-        }
-        let other = self.other();
-        if self.exists(&other).await? {
-            clear(&self.disk, other).await?;
         }
         Ok(())
     }
@@ -114,29 +179,92 @@ impl<D: Disk> Places<D> {
     }
 }
 
-/// Takes all files in the directory away, those below it as well. The directories stay, empty.
-async fn clear<D: Disk>(disk: &D, dir: PathBuf) -> Result<(), String> {
-    let mut left = vec![dir];
-    while let Some(dir) = left.pop() {
-        let names = disk.list(&dir).await.map_err(failed("list", &dir))?;
-        for name in &names {
-            let path = dir.join(name);
-            match disk.remove(&path).await {
-                Ok(()) => {}
-                Err(cause) if cause.kind() == io::ErrorKind::IsADirectory => left.push(path),
-                Err(cause) => return Err(failed("remove", &path)(cause)),
-            }
-        }
-        if !names.is_empty() {
-            disk.sync_dir(&dir).await.map_err(failed("sync", &dir))?;
-        }
-    }
-    Ok(())
-}
-
 fn unknown(path: &Path) -> String {
     format!(
         "{} names no place that this version knows: upgrade it",
         path.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use barque_store_engine::{self as engine, AnyEngine, Batch, Engine, Restore, RowId};
+    use barque_store_env::sim::{self, NodeId, SimDisk, SimEnv};
+    use bytes::Bytes;
+
+    use super::*;
+
+    struct Unheard;
+    impl Restore for Unheard {
+        fn index(&mut self, _: Bytes) -> Result<(), String> {
+            Ok(())
+        }
+        fn row(&mut self, _: RowId, _: Bytes) -> Result<(), String> {
+            Ok(())
+        }
+        fn freed(&mut self, _: RowId) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    async fn opened(disk: &SimDisk, dir: &Path) -> AnyEngine<SimEnv> {
+        let kind = engine::Kind::Segments;
+        let opened = engine::open::<SimEnv>(kind, disk.clone(), dir, &mut Unheard).await;
+        opened.expect("it opens").engine
+    }
+    fn row(main: u64) -> (RowId, Bytes) {
+        let bytes = vec![main as u8; 1 << 20];
+        (RowId { main, sub: 0 }, bytes.into())
+    }
+
+    /// The files went under the reads that were under way, in one go.
+    #[test]
+    fn a_state_that_was_exchanged_stays_until_its_last_reader_is_done_and_goes_in_steps() {
+        let node = NodeId(1);
+        sim::run(1, async move {
+            let worked = sim::spawn_on(node, "exchange", async move {
+                let (disk, dir) = (sim::disk(node), Path::new("/data/member"));
+                barque_store_wal::create_dir(&disk, dir)
+                    .await
+                    .expect("made");
+                let places = Places::open(disk.clone(), dir, false).await;
+                let mut places = places.unwrap_or_else(|trouble| panic!("{trouble}"));
+                let mut old = opened(&disk, &places.current()).await;
+                let batch = Batch {
+                    rows: (2..6).map(row).collect(),
+                    ..Batch::default()
+                };
+                old.commit(batch).await.expect("committed");
+                let (old_dir, reader) = (places.current(), old.reader());
+                let image = old.images().pin().expect("no damage");
+
+                assert_eq!(places.stage("an offer").await, Ok(false));
+                let new = opened(&disk, &places.other()).await;
+                places.swap().await.expect("exchanged");
+                places.leave(&old.reader()).await.expect("left");
+                drop(old);
+                assert_eq!(places.is_staged().await, Ok(false));
+
+                assert_eq!(places.clear_on().await, Ok(Removal::Read));
+                let (id, bytes) = row(3);
+                assert_eq!(reader.read(id).expect("no damage"), Some(bytes));
+                drop(reader);
+                assert_eq!(places.clear_on().await, Ok(Removal::Read));
+                let rows = image.rows(row(2).0, 10, usize::MAX).expect("no damage");
+                assert_eq!(rows, (2..6).map(row).collect::<Vec<_>>());
+                drop(image);
+
+                let mut steps = 0;
+                while places.clear_on().await.expect("cleared") == Removal::More {
+                    steps += 1;
+                }
+                assert!(steps > 4, "in {steps} steps, though it had four mebibytes");
+                assert_eq!(disk.list(&old_dir).await.expect("there"), [""; 0]);
+                assert_eq!(places.other(), old_dir);
+                assert_eq!(places.stage("another offer").await, Ok(false));
+                drop(new);
+            });
+            worked.await.expect("nobody kills it");
+        });
+    }
 }

@@ -19,7 +19,7 @@ use tokio::sync::{MutexGuard, Notify, oneshot};
 use crate::limits::*;
 use crate::persister::{self, Restored, Restoring};
 use crate::pieces::Contents;
-use crate::places::Places;
+use crate::places::{Places, Removal};
 use crate::versions;
 
 /// Where the next piece begins; part of every commit of a state that is not whole.
@@ -62,6 +62,8 @@ pub(crate) struct Depot<E: Env> {
     slot: Mutex<Slot<E>>,
     /// Wakes the persister.
     due: Arc<Notify>,
+    /// Wakes whoever takes a state away that was exchanged.
+    left: Notify,
     /// What of the disk failed. As everywhere, the first such error is final.
     broken: watch::Sender<Option<String>>,
 }
@@ -86,6 +88,7 @@ impl<E: Env> Depot<E> {
             resumes,
             slot: Mutex::new(Slot::Free),
             due: Arc::default(),
+            left: Notify::new(),
             broken: watch::channel(None).0,
         }
     }
@@ -133,6 +136,33 @@ impl<E: Env> Depot<E> {
     /// Where the present state is. While it is held nobody begins to receive another one.
     pub(crate) async fn places(&self) -> MutexGuard<'_, Places<E::Disk>> {
         self.places.lock().await
+    }
+
+    /// A state was left in `places`.
+    pub(crate) fn has_left(&self) {
+        self.left.notify_one();
+    }
+
+    /// Takes away each state that was exchanged, once nobody reads it any more, and rests between the steps as all housekeeping
+    /// does. Resolves when the disk fails.
+    pub(crate) async fn clear_up(&self) -> String {
+        loop {
+            self.left.notified().await;
+            loop {
+                let begun = E::now();
+                // Given back after each step, for a state that is to be received there: its beginning takes the rest away.
+                let removal = self.places.lock().await.clear_on().await;
+                match removal {
+                    Ok(Removal::Done) => break,
+                    Ok(Removal::Read) => E::sleep(LEFT_ROWS_POLL).await,
+                    Ok(Removal::More) => {
+                        let took = E::now().saturating_since(begun);
+                        E::sleep((took * HOUSE_PAUSE_FACTOR).min(HOUSE_PAUSE_MAX)).await;
+                    }
+                    Err(why) => return why,
+                }
+            }
+        }
     }
 
     async fn exchange(&self, restored: Restored<E>) -> Result<(), String> {
@@ -190,7 +220,13 @@ impl<E: Env> Depot<E> {
 
     /// Begins to receive a state, or goes on with what is there of it.
     pub(crate) async fn stage(self: Arc<Self>, offer: Offer) -> Result<Box<dyn Staging>, String> {
-        let places = self.places.lock().await;
+        let mut places = self.places.lock().await;
+        if places.is_read() {
+            // The offer comes again.
+            return Err(
+                "the state that this member had before is still being read where this one is to be received".into(),
+            );
+        }
         let place = places.other();
         let name = format!(
             "{:016x} {} {}",
