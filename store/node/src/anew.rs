@@ -40,20 +40,47 @@ pub(crate) struct Found<E: Env> {
     pub(crate) renewed: bool,
 }
 
-impl<E: Env> Opening<'_, E> {
-    pub(crate) async fn state(&self) -> Result<Found<E>, StartError> {
-        let marked = refetch::is_marked(self.disk, self.dir).await;
-        let mut anew = marked.map_err(|why| self.failed(why))?;
-        let places = match Places::open(self.disk.clone(), self.dir, anew).await {
-            Ok(places) => places,
-            Err(Trouble::Other(why)) => return Err(self.failed(why)),
-            Err(Trouble::Damage(why)) => {
-                self.give_up(self.dir, &why).await?;
-                anew = true;
-                let places = Places::open(self.disk.clone(), self.dir, anew).await;
-                places.map_err(|trouble| self.failed(trouble.to_string()))?
-            }
+/// Which of the directories has the rows, before they are opened.
+pub(crate) struct Located<D: Disk> {
+    places: Places<D>,
+    /// The rows are not to be used.
+    anew: bool,
+}
+
+impl<D: Disk> Located<D> {
+    /// Reads it, in a directory whose lock is held, and takes away what is left there of states that are nobody's.
+    pub(crate) async fn find(config: &Config, disk: &D, dir: &Path) -> Result<Self, StartError> {
+        let failed = |reason: String| StartError::DataDir {
+            dir: dir.to_owned(),
+            reason: with_advice(reason),
         };
+        let anew = refetch::is_marked(disk, dir).await.map_err(failed)?;
+        match Places::open(disk.clone(), dir, anew).await {
+            Ok(places) => Ok(Located { places, anew }),
+            Err(Trouble::Other(why)) => Err(failed(why)),
+            Err(Trouble::Damage(why)) => {
+                give_up(config, disk, dir, dir, &why).await?;
+                let places = Places::open(disk.clone(), dir, true).await;
+                let places = places.map_err(|trouble| failed(trouble.to_string()))?;
+                Ok(Located { places, anew: true })
+            }
+        }
+    }
+
+    /// Takes away what was received of another member's state, which can be had again. False: there is none.
+    pub(crate) async fn make_room(&mut self) -> Result<bool, String> {
+        if !self.places.is_staged().await? {
+            return Ok(false);
+        }
+        tracing::warn!("what was received of another member's state is removed, to make room");
+        self.places.discard().await?;
+        Ok(true)
+    }
+}
+
+impl<E: Env> Opening<'_, E> {
+    pub(crate) async fn state(&self, located: Located<E::Disk>) -> Result<Found<E>, StartError> {
+        let Located { places, anew } = located;
         let rows = places.current();
         let depot = Arc::new(Depot::<E>::new(
             self.config.engine,
@@ -81,7 +108,9 @@ impl<E: Env> Opening<'_, E> {
                         reason: with_advice(why),
                     });
                 }
-                Err(Trouble::Damage(why)) => self.give_up(&rows, &why).await?,
+                Err(Trouble::Damage(why)) => {
+                    give_up(self.config, self.disk, self.dir, &rows, &why).await?;
+                }
             }
         }
         let restored = self.taken_anew(&depot).await?;
@@ -99,10 +128,6 @@ impl<E: Env> Opening<'_, E> {
             dir: self.dir.to_owned(),
             reason: with_advice(reason),
         }
-    }
-
-    async fn give_up(&self, place: &Path, why: &str) -> Result<(), StartError> {
-        give_up(self.config, self.disk, self.dir, place, why).await
     }
 
     async fn taken_anew(&self, depot: &Arc<Depot<E>>) -> Result<Restored<E>, StartError> {

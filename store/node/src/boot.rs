@@ -1,4 +1,4 @@
-//! The order of a start: check the flags, claim the directory, recover through consensus, then serve.
+//! The order of a start: check the flags, lock the directory and clear it of leftovers, claim it, recover through consensus, then serve.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use barque_store_consensus::{self as consensus, Consensus};
 use barque_store_env::{Env, Task};
 use barque_store_state::*;
 
-use crate::anew::{self, Found, Opening};
+use crate::anew::{self, Found, Located, Opening};
 use crate::flags::Named;
 use crate::from_peers::FromPeers;
 use crate::identity::{Claim, Owner, has_log};
@@ -20,8 +20,8 @@ use crate::queue::Queue;
 use crate::space::{Gate, Keeper, check_disk, with_advice};
 use crate::staging::Depot;
 use crate::{
-    Config, Shared, StartError, Store, auto_compaction, ids, integrity, join, leases, membership,
-    peers as addresses, progress, reads, refetch, sweep, versions, worker::Worker,
+    Config, Shared, StartError, Store, auto_compaction, ids, integrity, join, leases, lock,
+    membership, peers as addresses, progress, reads, refetch, sweep, versions, worker::Worker,
 };
 
 pub(crate) async fn start<E: Env>(
@@ -45,10 +45,17 @@ pub(crate) async fn start<E: Env>(
         dir: dir.clone(),
         reason: with_advice(reason),
     };
+    let held = lock::lock(&disk, &dir).await.map_err(dir_error)?;
+    let mut located = Located::find(&config, &disk, &dir).await?;
     let fresh = !has_log(&disk, &dir.join("wal"))
         .await
         .map_err(|cause| dir_error(format!("cannot look for the log: {cause}")))?;
-    check_disk(&disk, &dir, fresh).await.map_err(dir_error)?;
+    if let Err(why) = check_disk(&disk, &dir, fresh).await {
+        match located.make_room().await.map_err(dir_error)? {
+            true => check_disk(&disk, &dir, fresh).await.map_err(dir_error)?,
+            false => return Err(dir_error(why)),
+        }
+    }
 
     let owner = match owner {
         // As etcd: what a directory says of itself counts, and the flags for a first start no longer do.
@@ -91,7 +98,7 @@ pub(crate) async fn start<E: Env>(
         depot,
         rows,
         renewed,
-    } = opening.state().await?;
+    } = opening.state(located).await?;
     let in_rows = |reason| StartError::DataDir {
         dir: rows.clone(),
         reason: with_advice(reason),
@@ -193,6 +200,7 @@ pub(crate) async fn start<E: Env>(
         renewed,
         tasks: parking_lot::Mutex::new(Vec::new()),
         persister: parking_lot::Mutex::new(None),
+        held: parking_lot::Mutex::new(Some(held)),
     });
     // The worker is not aborted at a stop: it answers what is in flight and ends by itself once the queue is closed.
     E::spawn(

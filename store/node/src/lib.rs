@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barque_store_consensus::Consensus;
-use barque_store_env::{Env, Instant, Task, others_first};
+use barque_store_env::{Disk, Env, Instant, Task, others_first};
 use barque_store_state::limits::HASH_ROWS;
 use barque_store_state::*;
 use futures::future::Either;
@@ -33,6 +33,7 @@ mod join;
 mod leases;
 mod ledger;
 pub mod limits;
+mod lock;
 mod machine;
 mod marks;
 mod members;
@@ -195,6 +196,8 @@ pub(crate) struct Shared<E: Env> {
     renewed: bool,
     tasks: parking_lot::Mutex<Vec<Task<()>>>,
     persister: parking_lot::Mutex<Option<Task<()>>>,
+    /// The directory's lock, until the member has stopped.
+    held: parking_lot::Mutex<Option<<E::Disk as Disk>::Lock>>,
 }
 
 impl<E: Env> Shared<E> {
@@ -459,6 +462,7 @@ impl<E: Env> Store<E> {
             let _ = E::timeout(SHUTDOWN_PERSIST_MAX, persister).await;
         }
         self.shared.consensus.shutdown().await;
+        drop(self.shared.held.lock().take());
     }
 }
 

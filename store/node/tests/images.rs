@@ -9,7 +9,7 @@ use barque_store_env::sim::{self, NodeId};
 use barque_store_env::{Disk, File, Open};
 use barque_store_node::{Config, ImageRules, Store};
 use common::cluster::Cluster;
-use common::{MS, S, in_member, simulated};
+use common::{MS, S, in_member, on, simulated, try_start};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
@@ -193,6 +193,69 @@ fn a_state_that_does_not_fit_is_not_begun_and_comes_once_there_is_room() {
         sim::set_disk_space(NODES[away], None);
         cluster.equal().await;
         assert!(text(away, INSTALLED).await.is_some());
+    });
+}
+
+/// The room was looked at first: a member whose disk such a state had filled did not start again.
+#[test]
+fn a_half_received_state_makes_room_before_a_start_is_refused_for_too_little() {
+    sim::run(1, async {
+        let mut cluster = cluster(SLOW).await;
+        let away = cluster.left_behind().await;
+        let node = NODES[away];
+        cluster.boot(away).await;
+        until_received(away, 0, 20 << 10).await;
+        cluster.kill(away);
+        // The simulated disk stays as full, whatever is removed.
+        let full = barque_store_env::Space {
+            free: 1 << 20,
+            total: 2 << 30,
+        };
+        sim::set_disk_space(node, Some(full));
+        let started = try_start(node, (cluster.config)(node)).await;
+        let refused = started.expect("nobody kills it").err();
+        let why = refused.expect("it is refused").to_string();
+        assert!(why.contains("too little room"), "{why}");
+        assert_eq!(received(away, "rows-2").await, 0);
+        assert_eq!(text(away, STAGING).await, None);
+        sim::set_disk_space(node, None);
+        cluster.boot(away).await;
+        cluster.equal().await;
+        assert!(text(away, INSTALLED).await.is_some());
+    });
+}
+
+/// It took away what it held for left over, and was refused for the lock of the rows only after that.
+#[test]
+fn a_second_process_on_a_directory_is_refused_before_it_takes_anything_away() {
+    sim::run(1, async {
+        let mut cluster = cluster(SLOW).await;
+        cluster.write(20).await;
+        let node = NODES[0];
+        let is_there = || {
+            let looked = async move { sim::disk(node).exists(&in_member("rows-2/begun")).await };
+            on(node, looked)
+        };
+        // As where the first one is about to receive a state.
+        let made = async move {
+            let (disk, dir) = (sim::disk(node), in_member("rows-2"));
+            disk.create_dir_all(&dir).await.expect("made");
+            let file = disk.open(&dir.join("begun"), Open::CreateNew).await;
+            file.expect("made").sync_data().await.expect("synced");
+        };
+        on(node, made).await;
+        let started = try_start(node, (cluster.config)(node)).await;
+        let refused = started.expect("nobody kills it").err();
+        let why = refused.expect("it is refused").to_string();
+        assert!(why.contains("another process uses it"), "{why}");
+        assert!(is_there().await.expect("it is told"));
+        cluster.write(20).await;
+        cluster.equal().await;
+        // Nobody's, it goes at the next start.
+        cluster.kill(0);
+        cluster.boot(0).await;
+        assert!(!is_there().await.expect("it is told"));
+        cluster.equal().await;
     });
 }
 
