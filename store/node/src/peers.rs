@@ -45,8 +45,7 @@ pub(crate) async fn keep<E: Env>(shared: Arc<Shared<E>>, disk: E::Disk, member: 
     }
 }
 
-/// `host:port` where other members may be: those of the file and of `--initial-cluster`; empty, when it is known that there are
-/// none.
+/// `host:port` where other members may be: those of the file and of `--initial-cluster`; empty, when neither names any.
 pub(crate) async fn known<D: Disk>(
     config: &Config,
     disk: &D,
@@ -54,9 +53,11 @@ pub(crate) async fn known<D: Disk>(
 ) -> Result<BTreeSet<String>, StartError> {
     let mut known = BTreeSet::new();
     match slip::read(disk, &member.join(NAME), FORMAT).await {
-        // The flags of a first start may be about members that have gone since.
-        Ok(Some(line)) if line.is_empty() => return Ok(known),
-        Ok(Some(line)) => known.extend(line.split(' ').map(str::to_owned)),
+        // Without anybody in it, it does not overrule flags that name others: whoever is left of a cluster is told to set them.
+        Ok(Some(line)) => {
+            let addresses = line.split(' ').filter(|address| !address.is_empty());
+            known.extend(addresses.map(str::to_owned));
+        }
         Ok(None) => {}
         Err(Trouble::Damage(why) | Trouble::Other(why)) => {
             tracing::warn!("{why}; the flags tell where the other members are");

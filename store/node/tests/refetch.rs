@@ -418,6 +418,37 @@ fn a_member_alone_is_refused_and_told_what_is_damaged() {
     });
 }
 
+/// An empty file overruled the flags, though the refusal tells to set them.
+#[test]
+fn the_flags_tell_where_the_others_are_when_the_file_of_peers_names_none() {
+    sim::run(1, async {
+        let mut cluster = cluster(3, QUICK).await;
+        cluster.write(400).await;
+        let away = cluster.stopped_follower().await;
+        cluster.mark(away).await;
+        let (node, disk) = (NODES[away], cluster.disk(away));
+        let emptied = async move {
+            let lines = "barque-peers 1\n\n";
+            let checksum = crc32c::crc32c(lines.as_bytes());
+            let path = in_member("peers");
+            disk.remove(&path).await.expect("removed");
+            let file = disk.open(&path, Open::CreateNew).await.expect("made");
+            let text = format!("{lines}checksum {checksum:08x}\n");
+            file.write_sync(0, text.into()).await.expect("written");
+            disk.sync_dir(&in_member("")).await.expect("synced");
+        };
+        cluster.on(away, emptied).await;
+        let alone = try_start(node, config(node, &[node], QUICK)).await;
+        let refused = alone.expect("nobody kills it").err();
+        let why = refused.expect("it is refused").to_string();
+        assert!(why.contains("by --initial-cluster"), "{why}");
+        cluster.start_again(away).await;
+        assert!(!cluster.is_marked(away).await);
+        cluster.write(30).await;
+        cluster.equal().await;
+    });
+}
+
 #[test]
 fn a_damaged_log_is_refused_all_the_same() {
     sim::run(1, async {
