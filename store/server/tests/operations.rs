@@ -13,9 +13,11 @@ use barque_proto::etcdserverpb as pb;
 use barque_store_env::real::RealEnv;
 use barque_store_node::SpaceRules;
 use barque_store_server::{EtcdFront, Pages};
+use barque_store_state::limits::HASH_ROWS;
 use common::{delete, get, grant, http, maintenance, put, refusal, start, start_with};
 use pb::alarm_request::AlarmAction;
 use pb::downgrade_request::DowngradeAction;
+use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
 use tonic::transport::Channel;
@@ -295,9 +297,10 @@ async fn leadership_moves_to_members_only_and_nothing_is_downgraded() {
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread, so that what is sent first is first on the connection.
+#[tokio::test]
 async fn other_calls_are_answered_while_a_hash_reads_every_row() {
-    // etcd's most operations of one transaction, and so many transactions: more than the memory for values holds.
+    // etcd's most operations of one transaction.
     const PUTS: usize = 128;
     const TXNS: usize = 300;
     let server = start(1).await;
@@ -320,27 +323,44 @@ async fn other_calls_are_answered_while_a_hash_reads_every_row() {
     for done in txns.join_all().await {
         done.unwrap();
     }
-    // One connection: one thread serves both.
+
+    let mut turns = 0;
+    let others = async {
+        loop {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = others => unreachable!("it does not end"),
+        hash = server.store.hash_kv_in_turns(None) => hash.unwrap(),
+    };
+    let pieces = PUTS * TXNS / HASH_ROWS;
+    assert!(turns >= pieces, "{turns} turns between {pieces} pieces");
+
+    // One connection, so that one thread serves all.
     let channel = server.channel().await;
-    let mut kv = pb::kv_client::KvClient::new(channel.clone());
-    let mut client = MaintenanceClient::new(channel);
-    kv.range(get("a")).await.unwrap();
-    let hash = tokio::spawn(async move {
-        client
-            .hash_kv(pb::HashKvRequest { revision: 0 })
-            .await
-            .unwrap();
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let (mut client, answer) = (MaintenanceClient::new(channel.clone()), answered.clone());
+    tokio::spawn(async move {
+        let request = pb::HashKvRequest { revision: 0 };
+        client.hash_kv(request).await.unwrap();
+        answer.send("the hash")
     });
-    let mut answered = 0;
-    while !hash.is_finished() {
-        let serializable = pb::RangeRequest {
-            serializable: true,
-            ..get("a")
-        };
-        kv.range(serializable).await.unwrap();
-        answered += 1;
+    for _ in 0..8 {
+        let (mut kv, answer) = (KvClient::new(channel.clone()), answered.clone());
+        tokio::spawn(async move {
+            let serializable = pb::RangeRequest {
+                serializable: true,
+                ..get("a")
+            };
+            kv.range(serializable).await.unwrap();
+            answer.send("a range")
+        });
     }
-    hash.await.unwrap();
-    assert!(answered >= 8, "only {answered} in the meantime");
+    assert_eq!(answers.recv().await, Some("a range"));
+    drop(answered);
+    while answers.recv().await.is_some() {}
     server.stop().await;
 }
