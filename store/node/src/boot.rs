@@ -250,7 +250,8 @@ fn background<E: Env>(
         E::spawn("peers", async move { unkept.fail(&others.await) }),
         E::spawn("staging", async move { broken.fail(&depot.failed().await) }),
         E::spawn("left-rows", async move {
-            uncleared.fail(&left.clear_up().await)
+            let applied = || uncleared.state.read().applied();
+            uncleared.fail(&left.clear_up(applied).await)
         }),
         E::spawn("read-index", readers),
         E::spawn("keep-alives", leases::coalesce(shared.clone())),

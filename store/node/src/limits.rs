@@ -158,6 +158,8 @@ pub const HOUSE_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// How often it is looked whether anybody still reads the state that was there before another member's. Ranges are done with it
 /// in milliseconds; an image that is being sent may take minutes, and its space comes back so much later.
 pub const LEFT_ROWS_POLL: Duration = Duration::from_millis(100);
+/// How often it is looked whether a state that was received is of use still.
+pub const STAGED_LOOK: Duration = Duration::from_secs(10);
 /// Files that take more than so many times the live bytes: space is given back without pauses.
 pub const HOUSE_HURRY_FACTOR: u64 = 3;
 

@@ -139,6 +139,19 @@ impl<D: Disk> Places<D> {
         Ok(Removal::Done)
     }
 
+    /// The index up to which the state goes that is being received in the other one, or was.
+    pub(crate) async fn staged_index(&self) -> Option<u64> {
+        let label = self.read(STAGING).await.ok().flatten()?;
+        label.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Takes away what is in the current one. It is not to be used, and that is written down durably.
+    pub(crate) async fn empty(&mut self) -> Result<(), String> {
+        let mut clearing = Clearing::of(self.current());
+        while clearing.step(&self.disk).await? {}
+        Ok(())
+    }
+
     /// Takes away what is in the other directory, which nobody reads.
     pub(crate) async fn discard(&mut self) -> Result<(), String> {
         self.unlabel().await?;

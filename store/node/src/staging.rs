@@ -8,11 +8,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use barque_store_consensus::{ImageRules, Offer, Piece, Staged, Staging, Working};
 use barque_store_engine::{self as engine, AnyEngine, Batch, Engine};
 use barque_store_env::{Disk, Env, watch};
+use barque_store_state::LogIndex;
 use bytes::Bytes;
+use futures::future::{Either, select};
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, Notify, oneshot};
 
@@ -59,6 +62,10 @@ pub(crate) struct Depot<E: Env> {
     batch_bytes: usize,
     /// Off only to show what going on with a state that was begun is for.
     resumes: bool,
+    /// The present state is not to be used, which its directory says durably: it makes room for the one that takes its place.
+    spent: AtomicBool,
+    /// Shared by whoever receives a state or has one to install.
+    receiving: Arc<()>,
     slot: Mutex<Slot<E>>,
     /// Wakes the persister.
     due: Arc<Notify>,
@@ -86,6 +93,8 @@ impl<E: Env> Depot<E> {
             cache_bytes,
             batch_bytes: STAGE_BATCH_BYTES.min(4 * rules.piece_bytes),
             resumes,
+            spent: AtomicBool::new(false),
+            receiving: Arc::default(),
             slot: Mutex::new(Slot::Free),
             due: Arc::default(),
             left: Notify::new(),
@@ -106,6 +115,11 @@ impl<E: Env> Depot<E> {
             engine::Error::Io { .. } => self.breaks(error.to_string()),
             _ => error.to_string(),
         }
+    }
+
+    /// The member's start has marked the present state: see `spent`.
+    pub(crate) fn is_spent(&self) {
+        self.spent.store(true, Ordering::Relaxed);
     }
 
     /// What the persister waits for.
@@ -144,10 +158,16 @@ impl<E: Env> Depot<E> {
     }
 
     /// Takes away each state that was exchanged, once nobody reads it any more, and rests between the steps as all housekeeping
-    /// does. Resolves when the disk fails.
-    pub(crate) async fn clear_up(&self) -> String {
+    /// does; and each that was received in vain. Resolves when the disk fails. `applied`: where the present state is.
+    pub(crate) async fn clear_up(&self, applied: impl Fn() -> LogIndex + Sync) -> String {
         loop {
-            self.left.notified().await;
+            if let Err(why) = self.drop_useless(applied()).await {
+                return why;
+            }
+            let left = std::pin::pin!(self.left.notified());
+            if let Either::Right(_) = select(left, E::sleep(STAGED_LOOK)).await {
+                continue;
+            }
             loop {
                 let begun = E::now();
                 // Given back after each step, for a state that is to be received there: its beginning takes the rest away.
@@ -163,6 +183,19 @@ impl<E: Env> Depot<E> {
                 }
             }
         }
+    }
+
+    /// A state that goes no further than the present one is of no use: the log came first, or the answer to its transfer was lost.
+    async fn drop_useless(&self, applied: LogIndex) -> Result<(), String> {
+        let mut places = self.places.lock().await;
+        let useless = |index| index <= applied.0;
+        // Whoever has one to install has an engine open there; Raft will not have it installed, and it goes the next time.
+        let nobody = Arc::strong_count(&self.receiving) == 1;
+        if nobody && places.staged_index().await.is_some_and(useless) {
+            tracing::info!("what was received of another member's state is not needed any more");
+            places.discard().await?;
+        }
+        Ok(())
     }
 
     async fn exchange(&self, restored: Restored<E>) -> Result<(), String> {
@@ -189,6 +222,7 @@ impl<E: Env> Depot<E> {
                     None => self.due.notified().await,
                 }
             };
+            self.spent.store(false, Ordering::Relaxed);
             versions::check(&restored.state)?;
             let mut places = self.places.lock().await;
             places.swap().await?;
@@ -201,6 +235,24 @@ impl<E: Env> Depot<E> {
         // What went wrong with the exchange says more than that it was not done.
         let restored = restored?;
         installed.map(|()| restored)
+    }
+
+    /// Sees to it that so many bytes can still be received there.
+    async fn make_room(
+        &self,
+        places: &mut Places<E::Disk>,
+        place: &Path,
+        bytes: u64,
+    ) -> Result<(), String> {
+        let enough = self.room(place, bytes).await;
+        if enough.is_ok() || !self.spent.load(Ordering::Relaxed) {
+            return enough;
+        }
+        tracing::warn!(
+            "this member's own rows, which are not to be used, are removed to make room"
+        );
+        places.empty().await.map_err(|why| self.breaks(why))?;
+        self.room(place, bytes).await
     }
 
     /// Whether so many bytes can still be received there. Not every file system tells.
@@ -237,7 +289,7 @@ impl<E: Env> Depot<E> {
         }
         let staged = places.stage(&name).await;
         let mut begun = staged.map_err(|why| self.breaks(why))?;
-        if !begun && let Err(why) = self.room(&place, offer.bytes).await {
+        if !begun && let Err(why) = self.make_room(&mut places, &place, offer.bytes).await {
             // The offer comes again, and must not be taken for one that was begun.
             places.discard().await.map_err(|why| self.breaks(why))?;
             return Err(why);
@@ -271,7 +323,7 @@ impl<E: Env> Depot<E> {
         let (opened, restoring) = opened;
         let there = opened.engine.space().live_bytes;
         let left = offer.bytes.saturating_sub(there);
-        if begun && let Err(why) = self.room(&place, left).await {
+        if begun && let Err(why) = self.make_room(&mut places, &place, left).await {
             drop(opened);
             // Whoever filled the disk meanwhile needs the room more.
             places.discard().await.map_err(|why| self.breaks(why))?;
@@ -285,6 +337,7 @@ impl<E: Env> Depot<E> {
         };
         tracing::debug!(resumed = begun, ?next, "a place for the state is ready");
         Ok(Box::new(Receiving {
+            token: self.receiving.clone(),
             depot: self,
             offer,
             engine: opened.engine,
@@ -303,6 +356,7 @@ fn place_of(place: &Path) -> PathBuf {
 }
 
 struct Receiving<E: Env> {
+    token: Arc<()>,
     depot: Arc<Depot<E>>,
     offer: Offer,
     engine: AnyEngine<E>,
@@ -352,6 +406,7 @@ impl<E: Env> Receiving<E> {
 
     async fn whole(self) -> Result<Box<dyn Staged>, String> {
         let Receiving {
+            token,
             depot,
             offer,
             engine,
@@ -374,7 +429,11 @@ impl<E: Env> Receiving<E> {
             }
         };
         restored.state.set_cache_budget(depot.cache_bytes);
-        Ok(Box::new(Whole { depot, restored }))
+        Ok(Box::new(Whole {
+            token,
+            depot,
+            restored,
+        }))
     }
 }
 
@@ -391,13 +450,22 @@ impl<E: Env> Staging for Receiving<E> {
 }
 
 struct Whole<E: Env> {
+    token: Arc<()>,
     depot: Arc<Depot<E>>,
     restored: Restored<E>,
 }
 
 impl<E: Env> Staged for Whole<E> {
     fn install(self: Box<Self>) -> Working<'static, ()> {
-        let Whole { depot, restored } = *self;
-        Box::pin(async move { depot.exchange(restored).await })
+        let Whole {
+            token,
+            depot,
+            restored,
+        } = *self;
+        Box::pin(async move {
+            let exchanged = depot.exchange(restored).await;
+            drop(token);
+            exchanged
+        })
     }
 }

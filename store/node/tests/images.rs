@@ -196,6 +196,35 @@ fn a_state_that_does_not_fit_is_not_begun_and_comes_once_there_is_room() {
     });
 }
 
+/// It lay there for good, as large as the present one.
+#[test]
+fn a_state_that_was_received_in_vain_is_taken_away() {
+    sim::run(1, async {
+        let mut cluster = cluster(SLOW).await;
+        cluster.write(60).await;
+        let away = (cluster.leader().await + 1) % 3;
+        cluster.kill(away);
+        // A transfer of a state that the member has gone past by its log.
+        let lines = "barque-rows 1\nrows-2 0000000000000001 1 5\n";
+        let checksum = crc32c::crc32c(lines.as_bytes());
+        let label = format!("{lines}checksum {checksum:08x}\n");
+        let node = NODES[away];
+        let written = on(node, async move {
+            let (disk, path) = (sim::disk(node), in_member(STAGING));
+            let file = disk.open(&path, Open::CreateNew).await?;
+            file.write_sync(0, label.into_bytes().into()).await?;
+            disk.sync_dir(&in_member("")).await
+        });
+        written.await.expect("written");
+        cluster.boot(away).await;
+        cluster.equal().await;
+        sim::sleep(S * 11).await;
+        assert_eq!(text(away, STAGING).await, None);
+        cluster.write(20).await;
+        cluster.equal().await;
+    });
+}
+
 /// The room was looked at first: a member whose disk such a state had filled did not start again.
 #[test]
 fn a_half_received_state_makes_room_before_a_start_is_refused_for_too_little() {

@@ -367,6 +367,38 @@ fn a_transfer_goes_on_over_broken_connections_and_another_leader() {
     }
 }
 
+/// Its own rows, of no use to anybody, took the room for ever.
+#[test]
+fn rows_that_are_not_to_be_used_make_room_for_those_that_come() {
+    sim::run(1, async {
+        let mut cluster = cluster(3, QUICK).await;
+        cluster.write(400).await;
+        let away = cluster.stopped_follower().await;
+        cluster.mark(away).await;
+        // As much as is kept free in any case: no room for the state on top of it. The simulated disk stays as full, whatever
+        // is removed.
+        let full = barque_store_env::Space {
+            free: 128 << 20,
+            total: 2 << 30,
+        };
+        let node = NODES[away];
+        sim::set_disk_space(node, Some(full));
+        let config = (cluster.config)(node);
+        let starting = sim::spawn_on(sim::HARNESS, "start", try_start(node, config));
+        let end = sim::elapsed() + 10 * S;
+        while !cluster.files(away, "rows", ".seg").await.is_empty() {
+            assert!(sim::elapsed() < end, "they stay");
+            sim::sleep(MS * 50).await;
+        }
+        sim::set_disk_space(node, None);
+        let started = starting.await.expect("nobody kills it");
+        let started = started.expect("nobody kills it");
+        let store = started.unwrap_or_else(|e| panic!("{node} starts: {e}"));
+        cluster.members[away] = Some(store);
+        cluster.equal().await;
+    });
+}
+
 #[test]
 fn a_majority_that_lost_its_state_takes_it_from_the_one_that_has_it() {
     for seed in 1..=3 {

@@ -10,8 +10,8 @@ use cluster::{Member, Program, StoreCluster, etcdctl};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The member's id, and whether it leads.
-fn status(member: &Member) -> (String, bool) {
+/// The member's id, and whether it leads, if it answers.
+fn status(member: &Member) -> Option<(String, bool)> {
     let output = etcdctl(&member.endpoint())
         .args(["endpoint", "status"])
         .output()
@@ -19,7 +19,7 @@ fn status(member: &Member) -> (String, bool) {
     let line = String::from_utf8_lossy(&output.stdout).into_owned();
     let fields: Vec<&str> = line.trim().split(", ").collect();
     // endpoint, id, version, size, leader?, ...
-    (fields[1].to_owned(), fields[4] == "true")
+    Some((fields.get(1)?.to_string(), *fields.get(4)? == "true"))
 }
 
 fn log_of(cluster: &StoreCluster, member: &Member) -> String {
@@ -37,10 +37,14 @@ fn found(log: &str, leader: &str) -> usize {
 fn a_log_says_who_the_member_is_and_who_leads() {
     let members = Member::on_free_ports(3);
     let mut cluster = StoreCluster::start(&Program::barque(), &members);
-    let told: Vec<(String, bool)> = members.iter().map(status).collect();
+    let told: Vec<(String, bool)> = members
+        .iter()
+        .map(|member| status(member).expect("it is healthy"))
+        .collect();
     for (member, (id, _)) in members.iter().zip(&told) {
         let log = log_of(&cluster, member);
-        let first = log.lines().next().unwrap_or_default();
+        let first = log.lines().find(|line| line.contains("this member starts"));
+        let first = first.expect("it says so");
         let data_dir = cluster.dir().join(&member.name);
         assert!(
             first.contains(&format!("member={id} "))
@@ -54,7 +58,10 @@ fn a_log_says_who_the_member_is_and_who_leads() {
     let others: Vec<usize> = (0..members.len()).filter(|n| *n != old).collect();
     let mut new = None;
     eventually(PATIENCE, "another one leads", || {
-        new = others.iter().copied().find(|n| status(&members[*n]).1);
+        new = others
+            .iter()
+            .copied()
+            .find(|n| status(&members[*n]).is_some_and(|told| told.1));
         new.is_some()
     });
     let new = &told[new.expect("one of them leads")].0;
