@@ -341,12 +341,12 @@ async fn other_calls_are_answered_while_a_hash_reads_every_row() {
 
     // One connection, so that one thread serves all.
     let channel = server.channel().await;
-    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let (answered, mut answers) = tokio::sync::mpsc::channel(9);
     let (mut client, answer) = (MaintenanceClient::new(channel.clone()), answered.clone());
     tokio::spawn(async move {
         let request = pb::HashKvRequest { revision: 0 };
         client.hash_kv(request).await.unwrap();
-        answer.send("the hash")
+        answer.send("the hash").await
     });
     for _ in 0..8 {
         let (mut kv, answer) = (KvClient::new(channel.clone()), answered.clone());
@@ -356,7 +356,7 @@ async fn other_calls_are_answered_while_a_hash_reads_every_row() {
                 ..get("a")
             };
             kv.range(serializable).await.unwrap();
-            answer.send("a range")
+            answer.send("a range").await
         });
     }
     assert_eq!(answers.recv().await, Some("a range"));

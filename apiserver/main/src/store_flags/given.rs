@@ -85,6 +85,8 @@ impl Given {
 
     /// Whence the flags come that an error of clap's is about: it only knows the command line.
     pub fn origin(&self, error: &str) -> Option<String> {
+        // Further lines suggest other flags.
+        let error = error.lines().next().unwrap_or_default();
         let named = |flag: &str| {
             error.match_indices(flag).any(|(at, _)| {
                 let next = error[at + flag.len()..].chars().next();
