@@ -117,9 +117,9 @@ fn what_an_older_member_cannot_read_is_refused_until_it_is_upgraded() {
         let old = leader;
         restart(&mut cluster, old).await;
         let refusal = too_old(&cluster, old);
-        for at in 0..3 {
+        for (at, node) in NODES.into_iter().enumerate() {
             assert_eq!(add(&cluster, at).await, Err(refusal.clone()), "{at}");
-            write(NODES[at], &store(&cluster, at), "meanwhile").await;
+            write(node, &store(&cluster, at), "meanwhile").await;
         }
         let id = store(&cluster, old).ids().0.0;
         assert_eq!(

@@ -259,7 +259,8 @@ fn peers(page: &mut Page, me: MemberId, peers: &[PeerTraffic]) {
             u8::from(peer.connected)
         ));
     }
-    let counters: [(&str, &str, &str, fn(&PeerTraffic) -> u64); 3] = [
+    type Value = fn(&PeerTraffic) -> u64;
+    let counters: [(&str, &str, &str, Value); 3] = [
         (
             "etcd_network_peer_sent_bytes_total",
             "Bytes sent to the member.",

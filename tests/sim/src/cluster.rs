@@ -374,7 +374,8 @@ impl Cluster {
                 .event(node, "✗ ends: its flags name other members");
             return self.end(node, End::Killed);
         }
-        if !condition.excuses() && !(why.starts_with(DISK_HANGS) && self.disk_hung(node)) {
+        let hung = why.starts_with(DISK_HANGS) && self.disk_hung(node);
+        if !condition.excuses() && !hung {
             return self.journal.violation(format!("{node} stopped: {why}"));
         }
         self.journal.event(node, format!("✗ ends: {why}"));
