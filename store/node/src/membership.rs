@@ -207,8 +207,7 @@ pub(crate) fn refusal<E: Env>(
         let acked = consensus.progress(id).and_then(|p| p.acked);
         id == me || acked.is_some_and(|at| now.saturating_since(at) < time)
     };
-    // The loop's own measure: what is accepted here is carried out there, not left waiting for somebody who is gone.
-    let live = |id: MemberId| heard_within(id, consensus.lease());
+    let live = |id: MemberId| heard_within(id, election);
     let actual = consensus.membership();
     let state = machine.state.read();
     let wanted = state.cluster().wanted();
@@ -220,8 +219,9 @@ pub(crate) fn refusal<E: Env>(
     // One after another: until a removal is carried out, its quorum is not the one that the rules below count with.
     let leaving = actual.voters.iter().any(|id| !wanted.contains_key(id));
     let half_way = actual.joint || !actual.settled;
-    // But a removal may wait for a member that is lost: then that one's removal is what frees it.
-    let frees = matches!(change, MemberChange::Remove { id } if !half_way && !live(*id));
+    // But a removal may wait for a member that is lost, by the loop's own measure: then that one's removal is what frees it.
+    let lost = |id: MemberId| !heard_within(id, consensus.lease());
+    let frees = matches!(change, MemberChange::Remove { id } if !half_way && lost(*id));
     let unsettled = (leaving && !frees) || half_way;
     if strict && unsettled && !matches!(change, MemberChange::Found { .. }) {
         return Some(Refusal::Unhealthy);
@@ -267,7 +267,7 @@ pub(crate) fn refusal<E: Env>(
             let matched = progress.map_or(0, |p| p.matched.0);
             let last = consensus.view().last_log;
             // etcd's readyPercentThreshold.
-            let ready = heard_within(*id, election) && started(*id) && matched * 10 >= last * 9;
+            let ready = live(*id) && started(*id) && matched * 10 >= last * 9;
             (!ready).then_some(Refusal::LearnerNotReady)
         }
         MemberChange::Found { .. }

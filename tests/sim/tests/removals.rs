@@ -45,7 +45,7 @@ async fn two_of_three_are_to_go() -> Option<bool> {
     let [lost, leaving] = scene.others(leader);
     let (lost_id, id) = (scene.id(lost), scene.id(leaving));
     scene.kill(lost);
-    sim::sleep(LEASE - sim::between(Duration::ZERO, 60 * MS)).await;
+    sim::sleep(LEASE + sim::between(Duration::ZERO, 100 * MS)).await;
     let done = scene.change(MemberChange::Remove { id }, S).await;
     let waits = !scene.wanted(leader).contains(&id) && !scene.membership(leader).joint;
     if done || !waits {
