@@ -113,7 +113,7 @@ impl<E: Env> Opening<'_, E> {
                 }
             }
         }
-        depot.is_spent();
+        depot.spend();
         let restored = self.taken_anew(&depot).await?;
         let rows = depot.places().await.current();
         Ok(Found {

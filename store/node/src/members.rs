@@ -71,24 +71,26 @@ impl<E: Env> Store<E> {
 
     /// Waits until Raft does without the member, as far as is known here.
     async fn until_gone(&self, id: MemberId, deadline: Instant) -> Result<(), ProposeError> {
-        let consensus = &self.shared.consensus;
         let gone = async {
-            while !consensus.membership().is_without(id) {
-                E::sleep(MEMBERSHIP_INTERVAL).await;
+            match id == self.shared.member {
+                true => self.or_told(self.gone(id)).await,
+                false => self.gone(id).await,
             }
         };
-        let gone = async {
-            if id != self.shared.member {
-                return gone.await;
-            }
-            // The entry that takes this member out may never reach it: then a peer says so.
-            let (gone, told) = (pin!(gone), pin!(consensus.removed()));
-            futures::future::select(gone, told).await;
-        };
-        let left = deadline.saturating_since(E::now());
-        E::timeout(left, gone)
-            .await
-            .map_err(|_| ProposeError::Timeout)
+        let gone = E::timeout_at(deadline, gone).await;
+        gone.map_err(|_| ProposeError::Timeout)
+    }
+
+    async fn gone(&self, id: MemberId) {
+        while !self.membership().is_without(id) {
+            E::sleep(MEMBERSHIP_INTERVAL).await;
+        }
+    }
+
+    /// Waits for that, or until a peer says that this member was removed: the entry that takes it out may never reach it.
+    async fn or_told(&self, out: impl Future<Output = ()>) {
+        let (out, told) = (pin!(out), pin!(self.shared.consensus.removed()));
+        futures::future::select(out, told).await;
     }
 
     /// Hands leadership to `to`; this member must lead.
@@ -104,16 +106,11 @@ impl<E: Env> Store<E> {
     /// Resolves once this member was removed from the cluster, Raft does without it, and whoever asked it for that has had
     /// the time to be answered; it should be shut down then. (Before, its vote may be needed to carry the removal out.)
     pub async fn removed(&self) {
-        let consensus = &self.shared.consensus;
         let out = async {
             self.shared.machine.removed().await;
-            while !consensus.membership().is_without(self.shared.member) {
-                E::sleep(MEMBERSHIP_INTERVAL).await;
-            }
+            self.gone(self.shared.member).await;
         };
-        // The entry that takes it out may never reach it: then a peer says so.
-        let (out, told) = (pin!(out), pin!(consensus.removed()));
-        futures::future::select(out, told).await;
+        self.or_told(out).await;
         E::sleep(REMOVED_LINGERS).await;
     }
 }

@@ -117,8 +117,8 @@ impl<E: Env> Depot<E> {
         }
     }
 
-    /// The member's start has marked the present state: see `spent`.
-    pub(crate) fn is_spent(&self) {
+    /// The present state is not to be used, and marked so: see `spent`.
+    pub(crate) fn spend(&self) {
         self.spent.store(true, Ordering::Relaxed);
     }
 

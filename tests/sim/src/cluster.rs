@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use barque_store_consensus::limits::DISK_HANG_ELECTIONS;
 use barque_store_env::sim::{self, NodeId, SimEnv};
 use barque_store_env::{Env, Instant};
 use barque_store_node::{Config, Sizes, SpaceRules, StartError, Status, Store, ids};
@@ -27,9 +28,8 @@ pub const MACHINES: u32 = 7;
 const REMOVED: &str = "it was removed from the cluster";
 /// How a start is refused whose flags name other members than the cluster has by now, as etcd's is.
 const NAMES_OTHERS: &str = "cannot start: --initial-cluster-state existing: cannot join";
-/// How a leader ends whose disk hangs: it takes so many election timeouts for it.
+/// How a leader ends whose disk hangs.
 const DISK_HANGS: &str = "the disk hangs: a write to the log has taken over";
-const HANGS_FOR: u32 = 5;
 /// Between two hangs so close to each other the disk gets nothing done.
 const HANGS_APART: Duration = Duration::from_millis(250);
 /// After so long whoever looks after a member starts it again.
@@ -440,7 +440,7 @@ impl Cluster {
     fn disk_hung(&self, node: NodeId) -> bool {
         let hangs = self.machines.lock()[&node].hangs;
         // Its clock may be fast.
-        let limit = self.plan.election * HANGS_FOR * 19 / 20;
+        let limit = self.plan.election * DISK_HANG_ELECTIONS * 19 / 20;
         hangs.is_some_and(|(since, until)| {
             let end = sim::elapsed().min(until + HANGS_APART);
             end.saturating_sub(since) >= limit
