@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+pub use barque_store_env::real::with_causes;
 use clap::{Parser, Subcommand};
 
 /// Prints a line. A reader that has gone away (`barque up | head`) is no reason to stop half-way.
@@ -34,17 +35,6 @@ impl Failure {
     pub fn new(text: String) -> Self {
         Failure(text)
     }
-}
-
-/// An error and what caused it, in one line.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// A Kubernetes control plane in one program, on an etcd-compatible store of its own.

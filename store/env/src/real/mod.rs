@@ -19,7 +19,7 @@ mod tls;
 pub use disk::{RealDisk, RealFile, RealLock};
 pub use net::{RealConn, RealListener, RealNet, RealRead, RealWrite};
 pub use process::{ProcessStats, process_stats};
-pub use reload::Reloading;
+pub use reload::{Reloading, with_causes};
 pub use tls::{TlsError, TlsFiles};
 
 /// The world production runs in.

@@ -83,7 +83,8 @@ impl Stamp {
     }
 }
 
-fn with_causes(error: &dyn Error) -> String {
+/// An error with its causes, in one line.
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
