@@ -149,6 +149,7 @@ mod tests {
                 .collect(),
             addresses: BTreeSet::new(),
             address_of: |_| None,
+            alone: None,
             founds: true,
             heartbeat: Duration::from_millis(heartbeat),
             election: Duration::from_millis(election),

@@ -14,6 +14,7 @@ use barque_store_state::{ClusterVersion, Command, Entry, LogIndex, MemberId, Mem
 use bytes::Bytes;
 
 mod admission;
+mod alone;
 mod directories;
 mod disk;
 mod figures;
@@ -180,6 +181,9 @@ pub struct Config {
     pub addresses: BTreeSet<String>,
     /// `host:port` of a member with these peer URLs.
     pub address_of: fn(&[String]) -> Option<String>,
+    /// The cluster's majority is lost for good: this member goes on as its only one, with these peer URLs where the cluster does not
+    /// know it (`alone`).
+    pub alone: Option<Vec<String>>,
     /// With an empty log, `peers` found the cluster. False: the cluster is there, and its leader will tell this member.
     pub founds: bool,
     pub heartbeat: Duration,
@@ -316,6 +320,9 @@ pub enum StartError {
     Listen { addr: String, cause: std::io::Error },
     #[error("log: {0}")]
     Log(String),
+    /// Why it does not go on as the only member of its cluster ([`Config::alone`]). Nothing was changed.
+    #[error("{0}")]
+    Alone(String),
     /// The restored state lacks entries that the log has given up: it has lost something, or is an old one.
     #[error("{0}")]
     Behind(String),

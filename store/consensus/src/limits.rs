@@ -113,6 +113,9 @@ pub const IMAGE_PROBE: Duration = Duration::from_millis(500);
 /// connection was cut, goes on where it was. What it costs: disk space that relocation would give back, and log.
 pub const IMAGE_HELD: Duration = Duration::from_secs(10);
 
+/// How long a member that is to go on alone waits for another one to say that it runs: they are asked side by side.
+pub const ALONE_ASK_MAX: Duration = Duration::from_secs(2);
+
 /// How long a member that takes its state anew waits for the answer to one question: who the members are, and a state. Above the
 /// lease that a leader of the default flags takes to confirm that it leads. Then: the next one is asked.
 pub const FETCH_ASK_MAX: Duration = Duration::from_secs(3);

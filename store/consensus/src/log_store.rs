@@ -18,7 +18,9 @@ use parking_lot::Mutex;
 
 use crate::disk::Failed;
 use crate::record::{self, RecordError};
-use crate::types::{LogEntry, LogId, Payload, Types, Vote, inner, log_id, outer, outer_of};
+use crate::types::{
+    LogEntry, LogId, Membership, Payload, Types, Vote, inner, log_id, outer, outer_of,
+};
 use crate::{Guards, limits};
 
 /// Invariant: `entries` are contiguous, and the first follows `purged` when there is one.
@@ -139,6 +141,54 @@ impl<E: Env> LogStore<E> {
             Payload::Membership(m) => m.voter_ids().any(|id| id != me),
             Payload::Blank | Payload::Normal(_) => false,
         })
+    }
+    /// The newest membership in this log, committed or not.
+    pub fn membership(&self) -> Option<Membership> {
+        let log = self.log.lock();
+        log.entries
+            .iter()
+            .rev()
+            .find_map(|entry| match &entry.payload {
+                Payload::Membership(m) => Some(m.clone()),
+                Payload::Blank | Payload::Normal(_) => None,
+            })
+    }
+    /// Appends entries of a term of their own, in which `me` votes for itself, and takes the whole log as committed: for a member
+    /// that has nobody to agree with. Durable when it returns.
+    pub async fn append_alone(
+        &self,
+        me: u64,
+        payloads: impl IntoIterator<Item = Payload>,
+    ) -> Result<(), String> {
+        let mut records = Vec::new();
+        {
+            let mut log = self.log.lock();
+            let last = log.last_log_id();
+            let voted = log.vote.map_or(0, |vote| vote.leader_id.term);
+            let term = 1 + last.map_or(voted, |id| voted.max(id.leader_id.term));
+            let vote = Vote::new(term, me);
+            log.vote = Some(vote);
+            records.push(Record::Vote(record::vote(&vote)));
+            let mut index = last.map_or(0, |id| id.index + 1);
+            for payload in payloads {
+                let log_id = log_id(term, index);
+                records.push(Record::Entry {
+                    index: outer(index),
+                    term,
+                    payload: record::of(&payload),
+                });
+                log.push_back(LogEntry { log_id, payload });
+                log.committed = Some(log_id);
+                index += 1;
+            }
+            records.push(Record::Committed {
+                // `index` is the next one, as openraft counts.
+                index,
+                term,
+            });
+        }
+        let number = self.wal.append(records);
+        self.wal.durable(number).await.map_err(|e| e.to_string())
     }
     /// The last entry, not above `limit` and in openraft's count, that can go with at least `keep` bytes of entries left;
     /// `None` when none can.

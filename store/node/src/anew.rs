@@ -132,6 +132,9 @@ impl<E: Env> Opening<'_, E> {
     }
 
     async fn taken_anew(&self, depot: &Arc<Depot<E>>) -> Result<Restored<E>, StartError> {
+        if self.config.force_new_cluster {
+            return Err(self.failed(format!("{}; {}", refetch::MARKED, refetch::NOT_WHOLE)));
+        }
         let addresses = peers::known(self.config, self.disk, self.dir).await?;
         if addresses.is_empty() {
             let why = format!("{}; {}", refetch::MARKED, refetch::ALONE);
@@ -186,10 +189,17 @@ pub(crate) async fn give_up<D: Disk>(
     place: &Path,
     why: &str,
 ) -> Result<(), StartError> {
-    if peers::known(config, disk, dir).await?.is_empty() {
+    let alone = match config.force_new_cluster {
+        true => Some(refetch::NOT_WHOLE),
+        false => {
+            let nobody = peers::known(config, disk, dir).await?.is_empty();
+            nobody.then_some(refetch::ALONE)
+        }
+    };
+    if let Some(alone) = alone {
         return Err(StartError::DataDir {
             dir: place.to_owned(),
-            reason: format!("{why}; {}", refetch::ALONE),
+            reason: format!("{why}; {alone}"),
         });
     }
     tracing::error!("{why}: this member's state is not used any more");

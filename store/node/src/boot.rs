@@ -34,6 +34,9 @@ pub(crate) async fn start<E: Env>(
     // Looked at before the directory is made: flags that are refused leave nothing behind.
     let owner = Claim::<E>::owner(&disk, &dir).await?;
     let named = Named::by(&config, owner)?;
+    if config.force_new_cluster && owner.is_none() {
+        config.check_force(&disk, &dir).await?;
+    }
     // Name by name, each synced: a directory lost with the power would be a member that forgot its votes.
     barque_store_wal::create_dir(&disk, &dir)
         .await
@@ -111,11 +114,15 @@ pub(crate) async fn start<E: Env>(
     named.fits(&config, owner, &state).map_err(in_dir)?;
     let claim = Claim::<E>::begin(owner, &disk, &dir).await?;
     let incarnation = claim.incarnation;
-    let founds = !config.joins && named.own == Some(member);
+    let founds = !config.joins && !config.force_new_cluster && named.own == Some(member);
     let founders = if founds { named.founders } else { Vec::new() };
-    let peers = peers(&state, &founders);
+    let mut peers = peers(&state, &founders);
+    if config.force_new_cluster {
+        // Nobody else is spoken to but those that Raft names in the end.
+        peers.retain(|id, _| *id == member);
+    }
     // Only a member that has neither a state nor founded the cluster asks there: it may have been removed before it heard anything.
-    let elsewhere = match peers.is_empty() {
+    let elsewhere = match peers.is_empty() && !config.force_new_cluster {
         true => addresses::known(&config, &disk, &dir).await?,
         false => BTreeSet::new(),
     };
@@ -145,6 +152,7 @@ pub(crate) async fn start<E: Env>(
             peers,
             addresses: elsewhere,
             address_of: |urls| membership::peer(urls).map(|peer| peer.addr),
+            alone: config.force_new_cluster.then(|| config.own_peer_urls()),
             // A state that knows its members has been founded.
             founds: founds && no_members,
             heartbeat: config.heartbeat,
@@ -175,6 +183,9 @@ pub(crate) async fn start<E: Env>(
                     return Err(StartError::Listen { addr, cause });
                 }
                 (_, consensus::StartError::Log(reason)) => return Err(dir_error(reason)),
+                (_, consensus::StartError::Alone(why)) => {
+                    return Err(StartError::Config(format!("--force-new-cluster: {why}")));
+                }
                 (_, consensus::StartError::Other(reason)) => return Err(StartError::Other(reason)),
             };
             anew::give_up(&config, &disk, &dir, &rows, &lost).await?;

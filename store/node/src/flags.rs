@@ -3,10 +3,13 @@
 //! Promise: as in etcd, flags of a first start that no longer hold are no reason to refuse a directory that names its member; but
 //! a directory given to another member by mistake would vote in the wrong name, and is refused.
 
+use std::path::Path;
+
+use barque_store_env::Disk;
 use barque_store_state::{MemberId, MemberInfo, State};
 use tracing::warn;
 
-use crate::identity::Owner;
+use crate::identity::{Owner, has_log};
 use crate::limits::ELECTION_MAX;
 use crate::{Config, StartError, ids};
 
@@ -49,6 +52,36 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// This member's, as far as the flags say.
+    pub(crate) fn own_peer_urls(&self) -> Vec<String> {
+        match self.advertise_peer_urls.is_empty() {
+            false => self.advertise_peer_urls.clone(),
+            true => self
+                .initial_cluster
+                .get(&self.name)
+                .cloned()
+                .unwrap_or_default(),
+        }
+    }
+
+    /// A directory without a member is none that a cluster could go on with; passing the flag over would begin an empty cluster.
+    pub(crate) async fn check_force<D: Disk>(
+        &self,
+        disk: &D,
+        member: &Path,
+    ) -> Result<(), StartError> {
+        let log = has_log(disk, &member.join("wal")).await;
+        match log {
+            Ok(false) => Err(StartError::Config(format!(
+                "--force-new-cluster: there is no member's data in {}. Give the flag with --data-dir of a member of the cluster that \
+                 lost its majority; without the flag, this start makes a new, empty cluster",
+                self.data_dir.display()
+            ))),
+            // Whose it is will be told, or why it cannot be used.
+            Ok(true) | Err(_) => Ok(()),
+        }
     }
 
     /// That the list names this member, and with the URLs that it advertises.

@@ -84,6 +84,9 @@ pub struct Config {
     pub advertise_peer_urls: Vec<String>,
     /// `--initial-cluster-state existing`: the cluster is there, and this member was added to it.
     pub joins: bool,
+    /// `--force-new-cluster`: the cluster's majority is lost for good, and goes on as this member alone. Changes nothing where
+    /// this is the only member already.
+    pub force_new_cluster: bool,
     /// `--strict-reconfig-check`
     pub strict_reconfig: bool,
     /// etcd's flags; see design "Elections" for how they map to openraft's settings.
@@ -117,6 +120,7 @@ impl Default for Config {
             initial_cluster: BTreeMap::new(),
             advertise_peer_urls: Vec::new(),
             joins: false,
+            force_new_cluster: false,
             strict_reconfig: true,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_secs(1),

@@ -273,7 +273,8 @@ pub(crate) fn refusal<E: Env>(
         MemberChange::Found { .. }
         | MemberChange::Add { .. }
         | MemberChange::Remove { .. }
-        | MemberChange::Update { .. } => None,
+        | MemberChange::Update { .. }
+        | MemberChange::Only { .. } => None,
     }
 }
 

@@ -45,6 +45,10 @@ pub(crate) const MARKED: &str = "this member's state is not to be used (member/r
 pub(crate) const ALONE: &str = "no other member is known that could give this one its state: restore it from a backup (a member that \
      others are left of must be told where they are by --initial-cluster)";
 
+/// Why a member with such a state does not go on as the only one.
+pub(crate) const NOT_WHOLE: &str = "--force-new-cluster goes on with this member's own state, so it needs one that is whole: give it \
+     to another member, or restore the cluster from a backup";
+
 /// What a running member says of damage that it came upon.
 pub(crate) fn damage(reason: &str) -> String {
     format!(

@@ -134,13 +134,14 @@ impl State {
                 Ok(Answer::Published)
             }
             Command::Members(change) => {
+                let gone = self.cluster.gone_with(change);
                 self.cluster.change(change, self.applied)?;
                 self.dirty_cluster = true;
-                if let MemberChange::Remove { id } = change {
-                    self.published.remove(id);
-                    self.dirty_members.insert(*id);
+                for id in gone {
+                    self.published.remove(&id);
+                    self.dirty_members.insert(id);
                     for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
-                        self.alarms.clear(kind, *id, None);
+                        self.alarms.clear(kind, id, None);
                     }
                 }
                 Ok(Answer::Members(self.members()))

@@ -125,8 +125,38 @@ impl Cluster {
                 }
                 member.learner = false;
             }
+            MemberChange::Only { id, peer_urls, .. } => {
+                let gone = self.gone_with(change);
+                let own = self.wanted.remove(id);
+                let mut own = own.unwrap_or_else(|| WantedMember {
+                    name: String::new(),
+                    peer_urls: peer_urls.clone(),
+                    learner: false,
+                    added: at,
+                });
+                own.learner = false;
+                self.wanted = BTreeMap::from([(*id, own)]);
+                self.removed.extend(gone);
+                // Whoever was removed may be all that is left.
+                self.removed.remove(id);
+            }
         }
         Ok(())
+    }
+
+    /// Whom the change takes out of the cluster.
+    pub(crate) fn gone_with(&self, change: &MemberChange) -> BTreeSet<MemberId> {
+        match change {
+            MemberChange::Remove { id } => BTreeSet::from([*id]),
+            MemberChange::Only { id, others, .. } => {
+                let wanted = self.wanted.keys().chain(others);
+                wanted.copied().filter(|other| other != id).collect()
+            }
+            MemberChange::Found { .. }
+            | MemberChange::Add { .. }
+            | MemberChange::Update { .. }
+            | MemberChange::Promote { .. } => BTreeSet::new(),
+        }
     }
 
     fn known(&mut self, id: MemberId) -> Result<&mut WantedMember, Refusal> {
@@ -224,5 +254,40 @@ mod tests {
         assert_eq!(change(&found), Ok(()));
         assert!(cluster.is_removed(MemberId(3)));
         assert_eq!(cluster.wanted().len(), 1);
+    }
+
+    #[test]
+    fn the_only_member_is_a_voter_and_all_others_are_removed() {
+        let mut cluster = Cluster::default();
+        let only = |id: u64, others: &[u64]| MemberChange::Only {
+            id: MemberId(id),
+            peer_urls: vec!["http://new:1".to_owned()],
+            others: others.iter().map(|id| MemberId(*id)).collect(),
+        };
+        let mut change = |change: MemberChange| {
+            cluster.change(&change, LogIndex(7)).expect("taken");
+            cluster.clone()
+        };
+        // Before the first members were told: Raft's are all that is known.
+        let alone = change(only(1, &[1, 2, 3]));
+        assert_eq!(alone.removed, BTreeSet::from([MemberId(2), MemberId(3)]));
+        assert_eq!(alone.wanted[&MemberId(1)].peer_urls, ["http://new:1"]);
+        change(add(4, "http://d:1", false));
+        change(add(5, "http://e:1", true));
+        // A learner; one that is wanted, and not Raft's yet.
+        let alone = change(only(5, &[1]));
+        assert_eq!(alone.wanted.len(), 1);
+        let own = &alone.wanted[&MemberId(5)];
+        assert_eq!(own.peer_urls, ["http://e:1"], "its own stay");
+        assert!(!own.learner);
+        assert!(
+            [1, 2, 3, 4]
+                .iter()
+                .all(|id| alone.is_removed(MemberId(*id)))
+        );
+        // One that had been removed.
+        let alone = change(only(2, &[]));
+        assert!(!alone.is_removed(MemberId(2)) && alone.is_removed(MemberId(5)));
+        assert_eq!(change(only(2, &[])), alone, "again");
     }
 }

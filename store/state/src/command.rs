@@ -2,6 +2,8 @@
 //! cluster time and the commands of many clients, applied in order. `wire.rs` encodes it (protobuf inside a
 //! `{format, min_reader}` header).
 
+use std::collections::BTreeSet;
+
 use crate::alarms::{Alarm, AlarmCause, AlarmKind};
 use crate::read_since::TooOld;
 use crate::types::*;
@@ -173,6 +175,15 @@ pub enum MemberChange {
     /// Makes a learner a voter.
     Promote {
         id: MemberId,
+    },
+    /// The cluster has lost its majority for good and goes on as this one member, a voter (etcd's `--force-new-cluster`). Never
+    /// proposed: the member writes it into its own log before it runs.
+    Only {
+        id: MemberId,
+        /// Where the member does not stand among those that are wanted.
+        peer_urls: Vec<String>,
+        /// Raft's members that go; so do all that are wanted.
+        others: BTreeSet<MemberId>,
     },
 }
 

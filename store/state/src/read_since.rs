@@ -23,6 +23,8 @@ pub fn read_since(command: &Command) -> ClusterVersion {
             // Or an old member that never comes back would be in the way of its own removal.
             MemberChange::Remove { .. } => EVERY,
             MemberChange::Update { .. } | MemberChange::Promote { .. } => EVERY,
+            // Nobody is asked; members that join later read it in the log.
+            MemberChange::Only { .. } => EVERY,
         },
         Command::AlarmRaise(_) | Command::AlarmClear { .. } => EVERY,
         Command::IntegrityMark => EVERY,

@@ -125,7 +125,6 @@ pub const FLAGS: &[Flag] = &[
     value("discovery-cacert"),
     value("discovery-user"),
     value("discovery-password"),
-    refused_switch("force-new-cluster", "a cluster without its majority cannot be cut down to one member"),
     refused("proxy", |mode| mode == "off", "there is no proxy; point clients at the members"),
     value("proxy-failure-wait"),
     value("proxy-refresh-interval"),
@@ -252,7 +251,7 @@ mod tests {
         let go = six.replace("POLY1305", "POLY1305_SHA256");
         for (name, value) in [
             ("auto-tls", "false"),
-            ("force-new-cluster", "f"),
+            ("peer-auto-tls", "f"),
             ("proxy", "off"),
             ("host-whitelist", "*"),
             ("cipher-suites", six.as_str()),
@@ -267,7 +266,7 @@ mod tests {
         }
         for (name, value) in [
             ("auto-tls", "true"),
-            ("force-new-cluster", "1"),
+            ("peer-auto-tls", "1"),
             ("proxy", "on"),
             ("host-whitelist", "localhost"),
             ("cipher-suites", SUITES[0]),

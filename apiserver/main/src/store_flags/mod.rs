@@ -66,6 +66,9 @@ pub struct StoreFlags {
     /// Initial cluster state: new, or existing for a member that was added to a running cluster
     #[arg(long, default_value = "new", value_parser = ["new", "existing"])]
     pub initial_cluster_state: String,
+    /// The majority is lost for good: go on as a cluster of this member alone, with the data it has. Stop all others first
+    #[arg(long, default_value_t = false, action = ArgAction::Set, value_parser = boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub force_new_cluster: bool,
     /// Refuse changes of members that would cost the cluster its quorum
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_parser = boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub strict_reconfig_check: bool,
@@ -219,6 +222,7 @@ impl StoreFlags {
             initial_cluster: self.members()?,
             advertise_peer_urls: self.initial_advertise_peer_urls.to_vec(),
             joins: self.initial_cluster_state == "existing",
+            force_new_cluster: self.force_new_cluster,
             strict_reconfig: self.strict_reconfig_check,
             heartbeat: Duration::from_millis(self.heartbeat_interval),
             election: Duration::from_millis(self.election_timeout),

@@ -11,6 +11,7 @@ use openraft::errors::{InitializeError, RaftError};
 
 use super::{Inner, Raft};
 use crate::admission::Admission;
+use crate::alone;
 use crate::directories::Directories;
 use crate::guard::{self, Timing, VoteGuard};
 use crate::log_store::LogStore;
@@ -72,6 +73,10 @@ impl<E: Env> Inner<E> {
             machine::Unjoined::Behind(gap) => StartError::Behind(gap.to_string()),
             machine::Unjoined::Other(why) => StartError::Log(why),
         })?;
+        if let Some(peer_urls) = &config.alone {
+            let membership = restored.as_ref().map(|(_, membership)| membership);
+            alone::go_on(&config, peer_urls, &net, &store, membership).await?;
+        }
         let persisted = Persisted::default();
         if let Some(restored) = &restored {
             persisted.set(restored.clone());

@@ -1,5 +1,7 @@
 //! The members as replicated state: through the log, on the wire, and over a restart.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::wire::{decode_entry, decode_outcomes, encode_entry, encode_outcomes};
 use crate::{MemberChange, MemberId, MemberInfo};
@@ -32,6 +34,11 @@ fn every_change() -> Vec<Command> {
             peer_urls: vec!["http://z:1".to_owned()],
         },
         MemberChange::Remove { id: MemberId(2) },
+        MemberChange::Only {
+            id,
+            peer_urls: vec!["http://z:1".to_owned()],
+            others: BTreeSet::from([MemberId(1), MemberId(2)]),
+        },
     ];
     changes.map(Command::Members).into()
 }
@@ -40,7 +47,7 @@ fn every_change() -> Vec<Command> {
 pub fn some_member_change(dice: &mut Dice) -> Command {
     let id = MemberId(dice.below(4));
     let peer_urls = vec![format!("http://p{}:1", dice.below(5))];
-    Command::Members(match dice.below(6) {
+    Command::Members(match dice.below(7) {
         0 => MemberChange::Found {
             members: vec![info(1), info(2)],
         },
@@ -51,6 +58,11 @@ pub fn some_member_change(dice: &mut Dice) -> Command {
         },
         3 => MemberChange::Remove { id },
         4 => MemberChange::Update { id, peer_urls },
+        5 => MemberChange::Only {
+            id,
+            peer_urls,
+            others: BTreeSet::from([MemberId(dice.below(4))]),
+        },
         _ => MemberChange::Promote { id },
     })
 }
@@ -71,7 +83,9 @@ fn changes_of_members_and_their_answers_are_read_back() {
 #[test]
 fn a_removed_member_leaves_nothing_behind_and_cannot_publish() {
     let mut m = Member::new();
-    m.apply(every_change());
+    let mut changes = every_change();
+    let only = changes.pop().expect("the last one");
+    m.apply(changes);
     let publish = |member| Command::MemberPublish {
         member: MemberId(member),
         name: "n".into(),
@@ -86,6 +100,14 @@ fn a_removed_member_leaves_nothing_behind_and_cannot_publish() {
     m.apply(vec![Command::Members(remove)]);
     assert_ne!(m.state.whole_hash(), before);
     assert!(!m.state.published().contains_key(&MemberId(7)));
-    let ids: Vec<MemberId> = m.state.members().iter().map(|m| m.id).collect();
-    assert_eq!(ids, [MemberId(1)]);
+    let ids = |m: &Member| -> Vec<MemberId> { m.state.members().iter().map(|m| m.id).collect() };
+    assert_eq!(ids(&m), [MemberId(1)]);
+
+    // The same of all others, when one goes on alone.
+    m.apply(vec![publish(1)]);
+    assert!(m.state.published().contains_key(&MemberId(1)));
+    m.apply(vec![only, publish(1), publish(7)]);
+    assert_eq!(ids(&m), [MemberId(7)]);
+    let published: Vec<&MemberId> = m.state.published().keys().collect();
+    assert_eq!(published, [&MemberId(7)]);
 }

@@ -25,6 +25,15 @@ pub fn change_to_pb(change: &MemberChange) -> pb::MemberChange {
         MemberChange::Remove { id } => Kind::Remove(id.0),
         MemberChange::Update { id, peer_urls } => Kind::Update(member(id, peer_urls, false)),
         MemberChange::Promote { id } => Kind::Promote(id.0),
+        MemberChange::Only {
+            id,
+            peer_urls,
+            others,
+        } => Kind::Only(pb::Only {
+            id: id.0,
+            peer_urls: peer_urls.clone(),
+            others: others.iter().map(|id| id.0).collect(),
+        }),
     };
     pb::MemberChange { kind: Some(kind) }
 }
@@ -46,6 +55,11 @@ pub fn change_from_pb(change: pb::MemberChange) -> Result<MemberChange, WireErro
             peer_urls: member.peer_urls,
         },
         Kind::Promote(id) => MemberChange::Promote { id: MemberId(id) },
+        Kind::Only(only) => MemberChange::Only {
+            id: MemberId(only.id),
+            peer_urls: only.peer_urls,
+            others: only.others.into_iter().map(MemberId).collect(),
+        },
     })
 }
 

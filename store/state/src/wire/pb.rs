@@ -81,7 +81,7 @@ pub enum CommandKind {
 /// One of them.
 #[derive(Clone, PartialEq, Message)]
 pub struct MemberChange {
-    #[prost(oneof = "MemberChangeKind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "MemberChangeKind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: Option<MemberChangeKind>,
 }
 
@@ -99,6 +99,18 @@ pub enum MemberChangeKind {
     /// The id.
     #[prost(fixed64, tag = "5")]
     Promote(u64),
+    #[prost(message, tag = "6")]
+    Only(Only),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Only {
+    #[prost(fixed64, tag = "1")]
+    pub id: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: Vec<String>,
+    #[prost(fixed64, repeated, tag = "3")]
+    pub others: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

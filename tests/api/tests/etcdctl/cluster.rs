@@ -146,6 +146,18 @@ impl StoreCluster {
         members: &[Member],
         state: &str,
     ) {
+        self.start_member_with(program, member, members, state, &[]);
+    }
+
+    /// The same, with more flags.
+    pub fn start_member_with(
+        &mut self,
+        program: &Program,
+        member: &Member,
+        members: &[Member],
+        state: &str,
+        flags: &[&str],
+    ) {
         let initial: Vec<String> = members
             .iter()
             .map(|m| format!("{}={}", m.name, m.peer_url()))
@@ -171,6 +183,7 @@ impl StoreCluster {
                 "--initial-cluster-token",
                 "session",
             ])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle of the log"))
             .stderr(log);
