@@ -44,6 +44,7 @@ mod pieces;
 mod places;
 mod progress;
 mod queue;
+mod ranges;
 mod reads;
 mod refetch;
 mod slip;
@@ -59,6 +60,7 @@ mod worker;
 pub use auto_compaction::AutoCompaction;
 pub use barque_store_consensus::{ImageRules, Membership, PeerTraffic, TransferError};
 pub use figures::Figures;
+pub use ranges::{Answered, LargeRange};
 pub use space::SpaceRules;
 pub use versions::Program;
 pub use watches::WatchStream;
@@ -281,12 +283,6 @@ impl<E: Env> Store<E> {
     /// Waits until this member has applied everything committed before the call (linearizable reads: call this, then [`Store::range`]).
     pub async fn read_index(&self, deadline: Instant) -> Result<(), ProposeError> {
         self.shared.readers.wait::<E>(deadline).await
-    }
-
-    /// Reads at once from this member's state. Returns the store's current revision (the header's) and the result.
-    pub fn range(&self, range: &Range) -> (Revision, Result<RangeResult, Refusal>) {
-        self.shared.machine.counters.range();
-        self.shared.machine.range(range)
     }
 
     /// Answers a transaction that only reads ([`Txn::is_read_only`]) at once from this member's state, as [`Store::range`].

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use barque_store_state::AtOnce;
+
 /// Commands waiting to be proposed. At 100k writes/s this is a fifth of a second of backlog; more only adds latency.
 /// When full: the command is refused with "too many requests".
 pub const QUEUE_COMMANDS_MAX: usize = 20_000;
@@ -138,9 +140,15 @@ pub const CHECKPOINT_KEYS: usize = 1_024;
 /// a row. What is still too much goes the next time.
 pub const TRIM_KEYS: usize = 4_096;
 pub const TRIM_TURNS: usize = 64;
-/// Rows that a range reads from the engine under the state's lock (about 3 us each); they are kept in memory. More are
-/// read outside of it.
-pub const RANGE_READS_LOCKED: usize = 64;
+/// What a range does while it holds the state: keys looked at (a million took 310 ms, in which nothing was applied and the leader
+/// sent no heartbeat), and rows read from the engine (about 3 us each), which are kept in memory. More are looked at in several
+/// holds, and read without.
+pub const RANGE_AT_ONCE: AtOnce = AtOnce {
+    keys: 4_096,
+    reads: 64,
+};
+/// Rows that a large range reads before it gives way to others on its thread: a millisecond.
+pub const RANGE_TURN_ROWS: usize = 256;
 /// Times a range whose rows were compacted away while they were read is tried again before it reads under the lock.
 pub const RANGE_ATTEMPTS: usize = 3;
 /// How long a stop waits for the last batch. Beyond: the next start carries out from the log what it did not take.

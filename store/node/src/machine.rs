@@ -215,36 +215,8 @@ impl<E: Env> Machine<E> {
         })
     }
 
-    /// A range, at the revision it is the answer of. Few missing rows are read under the state's lock and kept in memory,
-    /// many of them outside of it.
-    pub(crate) fn range(&self, range: &Range) -> (Revision, Result<RangeResult, Refusal>) {
-        for _ in 0..RANGE_ATTEMPTS {
-            let (revision, outline, archive) = {
-                let state = self.state.read();
-                let outline = state.outline(range, RANGE_READS_LOCKED);
-                (state.revision(), outline, state.archive().cloned())
-            };
-            let outline = match outline.map(Outline::ready) {
-                Ok(Ok(result)) => return (revision, self.answer(Ok(result))),
-                Ok(Err(outline)) => outline,
-                Err(error) => return (revision, self.answer(Err(error))),
-            };
-            let Some(archive) = archive else { break };
-            match outline.read(&*archive) {
-                Ok(Some(result)) => return (revision, self.answer(Ok(result))),
-                // A row went meanwhile: the state knows what stands in its place.
-                Ok(None) => {}
-                // Damage in there is of no interest any more.
-                Err(_) if self.is_exchanged(&archive) => {}
-                Err(row) => return (revision, self.answer(Err(row.into()))),
-            }
-        }
-        let state = self.state.read();
-        (state.revision(), self.answer(state.range(range)))
-    }
-
     /// Whether what is read there is of a state that was exchanged meanwhile.
-    fn is_exchanged(&self, archive: &Arc<dyn Archive>) -> bool {
+    pub(crate) fn is_exchanged(&self, archive: &Arc<dyn Archive>) -> bool {
         let state = self.state.read();
         (state.archive()).is_none_or(|present| !Arc::ptr_eq(present, archive))
     }

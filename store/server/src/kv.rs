@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use barque_proto::etcdserverpb as pb;
 use barque_store_env::Env;
+use barque_store_node::Answered;
 use barque_store_rpc::{Code, Framed, Reply, Status};
 use barque_store_state::{Answer, Command, Range, Refusal, Revision, State, Txn};
 use bytes::Bytes;
@@ -24,18 +25,31 @@ pub(crate) fn range<E: Env>(core: &Rc<Core<E>>, request: Bytes, reply: Reply) {
         });
     match serializable_and_range {
         Err(status) => reply.err(status),
-        Ok((true, range)) => reply.done(read(core, &range)),
+        Ok((true, range)) => read(core, &range, reply),
         Ok((false, range)) => {
             let at = core.clone();
-            core.reads.linearizable(move |ready| {
-                reply.done(ready.and_then(|()| read(&at, &range)));
+            core.reads.linearizable(move |ready| match ready {
+                Ok(()) => read(&at, &range, reply),
+                Err(status) => reply.err(status),
             });
         }
     }
 }
 
-fn read<E: Env>(core: &Core<E>, range: &Range) -> Result<Framed, Status> {
-    let (revision, result) = core.store.range(range);
+fn read<E: Env>(core: &Rc<Core<E>>, range: &Range, reply: Reply) {
+    match core.store.range_of_few(range) {
+        Ok(answered) => reply.done(told(core, answered)),
+        // Other calls of this core must not wait for all of its keys.
+        Err(large) => {
+            let core = core.clone();
+            barque_store_rpc::spawn_local(async move {
+                reply.done(told(&core, large.in_turns().await));
+            });
+        }
+    }
+}
+
+fn told<E: Env>(core: &Core<E>, (revision, result): Answered) -> Result<Framed, Status> {
     let result = result.map_err(|refusal| refused(&refusal))?;
     Ok(encode::range(&core.header(revision), &result))
 }

@@ -13,11 +13,9 @@ use barque_proto::etcdserverpb as pb;
 use barque_store_env::real::RealEnv;
 use barque_store_node::SpaceRules;
 use barque_store_server::{EtcdFront, Pages};
-use barque_store_state::limits::HASH_ROWS;
 use common::{delete, get, grant, http, maintenance, put, refusal, start, start_with};
 use pb::alarm_request::AlarmAction;
 use pb::downgrade_request::DowngradeAction;
-use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
 use tonic::transport::Channel;
@@ -294,73 +292,5 @@ async fn leadership_moves_to_members_only_and_nothing_is_downgraded() {
         (9, "etcdserver: not leader".to_owned())
     );
     alone.stop().await;
-    server.stop().await;
-}
-
-/// On one thread, so that what is sent first is first on the connection.
-#[tokio::test]
-async fn other_calls_are_answered_while_a_hash_reads_every_row() {
-    // etcd's most operations of one transaction.
-    const PUTS: usize = 128;
-    const TXNS: usize = 300;
-    let server = start(1).await;
-    let mut txns = tokio::task::JoinSet::new();
-    let kv = server.kv().await;
-    for n in 0..TXNS {
-        let mut kv = kv.clone();
-        let put = |i| pb::RequestOp {
-            request: Some(pb::request_op::Request::RequestPut(put(
-                &format!("{n:04}-{i:03}"),
-                &"v".repeat(100),
-            ))),
-        };
-        let request = pb::TxnRequest {
-            success: (0..PUTS).map(put).collect(),
-            ..Default::default()
-        };
-        txns.spawn(async move { kv.txn(request).await });
-    }
-    for done in txns.join_all().await {
-        done.unwrap();
-    }
-
-    let mut turns = 0;
-    let others = async {
-        loop {
-            turns += 1;
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = others => unreachable!("it does not end"),
-        hash = server.store.hash_kv_in_turns(None) => hash.unwrap(),
-    };
-    let pieces = PUTS * TXNS / HASH_ROWS;
-    assert!(turns >= pieces, "{turns} turns between {pieces} pieces");
-
-    // One connection, so that one thread serves all.
-    let channel = server.channel().await;
-    let (answered, mut answers) = tokio::sync::mpsc::channel(9);
-    let (mut client, answer) = (MaintenanceClient::new(channel.clone()), answered.clone());
-    tokio::spawn(async move {
-        let request = pb::HashKvRequest { revision: 0 };
-        client.hash_kv(request).await.unwrap();
-        answer.send("the hash").await
-    });
-    for _ in 0..8 {
-        let (mut kv, answer) = (KvClient::new(channel.clone()), answered.clone());
-        tokio::spawn(async move {
-            let serializable = pb::RangeRequest {
-                serializable: true,
-                ..get("a")
-            };
-            kv.range(serializable).await.unwrap();
-            answer.send("a range").await
-        });
-    }
-    assert_eq!(answers.recv().await, Some("a range"));
-    drop(answered);
-    while answers.recv().await.is_some() {}
     server.stop().await;
 }

@@ -26,7 +26,7 @@ pub use alarms::{ActiveAlarms, Alarm, AlarmCause, AlarmKind, Alarms, growth};
 pub use archive::{Archive, ReadError, Unreadable};
 pub use cluster::{Cluster, WantedMember};
 pub use command::*;
-pub use mvcc::{Changes, HashKv, HashRun, Outline};
+pub use mvcc::{AtOnce, Changes, HashKv, HashRun, Outline, RangeRun, Reading};
 pub use persist::{Batch, Restoring};
 pub use read_since::{OldMember, TooOld, read_since};
 pub use state::{Applied, LeaseView, State};

@@ -8,7 +8,7 @@ use crate::alarms::Alarms;
 use crate::archive::ReadError;
 use crate::cluster::Cluster;
 use crate::lease::Lessor;
-use crate::mvcc::{self, Changes, HashKv, HashRun, Outline, Store};
+use crate::mvcc::{self, AtOnce, Changes, HashKv, HashRun, Outline, RangeRun, Store};
 use crate::version::ClusterVersion;
 use crate::{check, command::*, digest, types::*};
 
@@ -102,10 +102,22 @@ impl State {
         check::range(range)?;
         self.store.range(range, self.store.revision())
     }
-    /// As [`State::range`], but reads at most `reads` rows that are not in memory; [`Outline::read`] reads the rest.
-    pub fn outline(&self, range: &Range, reads: usize) -> Result<Outline, ReadError> {
+    /// As [`State::range`], but only so much at once: [`Outline::read`] reads the rest of the rows. `None`: it is for
+    /// [`State::range_begin`].
+    pub fn outline(&self, range: &Range, at_once: AtOnce) -> Result<Option<Outline>, ReadError> {
         check::range(range)?;
-        self.store.outline(range, self.store.revision(), reads)
+        self.store.outline(range, self.store.revision(), at_once)
+    }
+    /// The same in pieces: begun here, gone on with by [`State::range_on`] until it has looked at every key, and by
+    /// [`RangeRun::read_on`] until it gives the answer.
+    pub fn range_begin(&self, range: &Range) -> Result<RangeRun, ReadError> {
+        check::range(range)?;
+        Ok(self.store.range_begin(range)?)
+    }
+    /// True: every key was looked at. What is written between two calls is beyond the revision; a compaction of it begins anew, or
+    /// is refused where the revision was asked for.
+    pub fn range_on(&self, run: &mut RangeRun, keys: usize) -> Result<bool, ReadError> {
+        Ok(self.store.range_on(run, keys)?)
     }
     /// Answers a transaction that [`Txn::is_read_only`]; panics on another.
     pub fn read_txn(&self, txn: &Txn) -> Result<TxnResult, ReadError> {

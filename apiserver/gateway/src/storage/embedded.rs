@@ -145,12 +145,13 @@ impl<E: Env> Storage for Embedded<E> {
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Rows, StorageError>> {
         async move {
             self.wait_for(read.consistency).await?;
-            let (current, result) = self.store.range(&Range {
+            let range = Range {
                 range: read.range,
                 limit: read.limit,
                 revision: read.revision,
                 ..Range::default()
-            });
+            };
+            let (current, result) = self.store.range_in_turns(&range).await;
             let asked = read.revision.unwrap_or(current);
             let result = result.map_err(|refusal| self.refusal(refusal, asked))?;
             Ok(Rows {

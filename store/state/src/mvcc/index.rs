@@ -126,6 +126,21 @@ impl Index {
         let start: Bound<&[u8]> = Bound::Included(range.key.as_ref());
         Scan::Range(self.keys.range::<[u8], _>((start, end)))
     }
+    /// The same behind `after`, a key in `range`.
+    pub fn scan_behind(&self, range: &KeyRange, after: Option<&Bytes>) -> Scan<'_> {
+        let Some(after) = after else {
+            return self.scan(range);
+        };
+        // The first key that can follow it.
+        let next = [after.as_ref(), b"\0"].concat();
+        match range.is_point() {
+            true => Scan::Point(None),
+            false => self.scan(&KeyRange {
+                key: next.into(),
+                end: range.end.clone(),
+            }),
+        }
+    }
 }
 
 pub enum Scan<'a> {

@@ -9,6 +9,7 @@ mod hash;
 mod image;
 mod index;
 mod range;
+mod range_run;
 mod store;
 mod txn;
 
@@ -16,6 +17,7 @@ pub use changes::Changes;
 pub use compact::{Pass, Sweep};
 pub use hash::{HashKv, HashRun};
 pub use image::{Expected, Restoring};
-pub use range::Outline;
+pub use range::{AtOnce, Outline};
+pub use range_run::{RangeRun, Reading};
 pub use store::{Rows, Store};
 pub use txn::{Write, read_txn, write_txn};

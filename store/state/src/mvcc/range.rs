@@ -44,6 +44,12 @@ impl Outline {
         }))
     }
 
+    /// Rows that are missing.
+    pub fn to_read(&self) -> usize {
+        let missing = |line: &&Line| matches!(line, Line::ToRead { .. });
+        self.lines.iter().filter(missing).count()
+    }
+
     /// The answer, if nothing is missing.
     pub fn ready(self) -> Result<RangeResult, Self> {
         if self
@@ -69,9 +75,7 @@ impl Outline {
 struct Found<'a> {
     key: &'a Bytes,
     version: &'a Version,
-    create_revision: Revision,
-    versions: u64,
-    lease: LeaseId,
+    about: About,
     row: Option<Arc<KeyValue>>,
 }
 
@@ -104,23 +108,227 @@ impl Store {
 
     /// `newest`: the store's revision, or the one a transaction with changes is about to become.
     pub fn range(&self, r: &Range, newest: Revision) -> Result<RangeResult, ReadError> {
-        match self.outline(r, newest, usize::MAX)?.ready() {
-            Ok(result) => Ok(result),
-            Err(_) => unreachable!("every row was to be read at once"),
+        match self.outline(r, newest, AtOnce::ALL)?.map(Outline::ready) {
+            Some(Ok(result)) => Ok(result),
+            Some(Err(_)) | None => unreachable!("every key and row was to be read at once"),
         }
     }
 
-    /// As [`Store::range`], but reads at most `reads` rows from the archive; the rest is left to read.
+    /// As [`Store::range`], but only so much of it; rows beyond are left to read. `None`: there are more keys than that, or older
+    /// rows that are needed to know which ones are meant ([`super::RangeRun`] goes on piece by piece).
     pub fn outline(
         &self,
         r: &Range,
         newest: Revision,
-        mut reads: usize,
-    ) -> Result<Outline, ReadError> {
+        at_once: AtOnce,
+    ) -> Result<Option<Outline>, ReadError> {
+        let AtOnce { keys, mut reads } = at_once;
         self.readable(r.revision, newest)?;
         let at = r
             .revision
             .filter(|at| !at.names_the_newest() && *at != newest);
+        let plan = Plan::of(r);
+        let fetch = plan.fetch;
+        let mut count = 0;
+        let mut found: Vec<Found<'_>> = Vec::new();
+        for (looked, (key, history)) in self.index.scan(&r.range).enumerate() {
+            if looked == keys {
+                return Ok(None);
+            }
+            let version = match at {
+                None => history.alive(),
+                Some(at) => history.alive_at(at),
+            };
+            if let Some(version) = version {
+                count += 1;
+                if found.len() < fetch {
+                    match self.found(key, history, version, &mut reads)? {
+                        Some(one) => found.push(one),
+                        None => return Ok(None),
+                    }
+                }
+            }
+        }
+        if plan.filtered {
+            found.retain(|f| within_modified(r, f.modified()) && within_created(r, f.created()));
+        }
+        if r.sort_target == SortTarget::Value {
+            for f in &mut found {
+                match self.row_of(f.key, f.version, &mut reads)? {
+                    Some(row) => f.row = Some(row),
+                    None => return Ok(None),
+                }
+            }
+        }
+        let more = plan.cut(r, &mut found);
+        let mut lines = Vec::with_capacity(found.len());
+        for f in found {
+            lines.push(self.line(f, r.keys_only, &mut reads)?);
+        }
+        Ok(Some(Outline { lines, more, count }))
+    }
+
+    /// `None`: the row that tells about it is one more than may be read.
+    fn found<'a>(
+        &self,
+        key: &'a Bytes,
+        history: &'a KeyHistory,
+        version: &'a Version,
+        reads: &mut usize,
+    ) -> Result<Option<Found<'a>>, Unreadable> {
+        // Of older versions the index knows no more than their place.
+        let (row, about) = match history.about(version) {
+            Some(about) => (None, about),
+            None => match self.row_of(key, version, reads)? {
+                Some(row) => (Some(row.clone()), About::of(&row)),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Found {
+            key,
+            version,
+            about,
+            row,
+        }))
+    }
+
+    /// The row, if it is in memory or may be read.
+    fn row_of(
+        &self,
+        key: &Bytes,
+        version: &Version,
+        reads: &mut usize,
+    ) -> Result<Option<Arc<KeyValue>>, Unreadable> {
+        if let Some(row) = version.resident() {
+            return Ok(Some(row.clone()));
+        }
+        if *reads == 0 {
+            return Ok(None);
+        }
+        *reads -= 1;
+        self.row(key, version).map(Some)
+    }
+
+    fn line(&self, f: Found<'_>, keys_only: bool, reads: &mut usize) -> Result<Line, Unreadable> {
+        if keys_only {
+            let bare = f.about.without_value(f.key.clone(), f.version.id);
+            return Ok(Line::Ready(Arc::new(bare)));
+        }
+        if let Some(row) = f.row {
+            return Ok(Line::Ready(row));
+        }
+        Ok(match self.row_of(f.key, f.version, reads)? {
+            Some(row) => Line::Ready(row),
+            None => Line::ToRead {
+                key: f.key.clone(),
+                id: f.version.id,
+                digest: f.version.digest,
+            },
+        })
+    }
+}
+
+/// How much of a range is read while the state is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtOnce {
+    /// Keys that are looked at, alive or not.
+    pub keys: usize,
+    /// Rows that are not in memory.
+    pub reads: usize,
+}
+
+impl AtOnce {
+    pub const ALL: AtOnce = AtOnce {
+        keys: usize::MAX,
+        reads: usize::MAX,
+    };
+}
+
+/// What is known of a version beside its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About {
+    pub create_revision: Revision,
+    pub versions: u64,
+    pub lease: LeaseId,
+}
+
+impl About {
+    pub fn of(row: &KeyValue) -> Self {
+        About {
+            create_revision: row.create_revision,
+            versions: row.version,
+            lease: row.lease,
+        }
+    }
+    pub fn without_value(&self, key: Bytes, id: RowId) -> KeyValue {
+        KeyValue {
+            key,
+            value: Bytes::new(),
+            create_revision: self.create_revision,
+            mod_revision: id.main,
+            version: self.versions,
+            lease: self.lease,
+        }
+    }
+}
+
+impl KeyHistory {
+    /// What the index knows of the version: of the newest everything.
+    pub(super) fn about(&self, version: &Version) -> Option<About> {
+        let newest = self.versions.last().is_some_and(|v| v.id == version.id);
+        newest.then_some(About {
+            create_revision: self.create_revision,
+            versions: self.version,
+            lease: self.lease,
+        })
+    }
+}
+
+/// What a range's answer is filtered and sorted by.
+pub(super) trait Entry {
+    fn modified(&self) -> Revision;
+    fn created(&self) -> Revision;
+    fn versions(&self) -> u64;
+    fn value(&self) -> Option<&Bytes>;
+}
+
+impl Entry for Found<'_> {
+    fn modified(&self) -> Revision {
+        self.version.id.main
+    }
+    fn created(&self) -> Revision {
+        self.about.create_revision
+    }
+    fn versions(&self) -> u64 {
+        self.about.versions
+    }
+    fn value(&self) -> Option<&Bytes> {
+        self.row.as_ref().map(|row| &row.value)
+    }
+}
+
+fn within(revision: Revision, min: u64, max: u64) -> bool {
+    revision.0 >= min && (max == 0 || revision.0 <= max)
+}
+pub(super) fn within_modified(r: &Range, modified: Revision) -> bool {
+    within(modified, r.min_mod_revision, r.max_mod_revision)
+}
+pub(super) fn within_created(r: &Range, created: Revision) -> bool {
+    within(created, r.min_create_revision, r.max_create_revision)
+}
+
+/// What follows from a range for how it is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub filtered: bool,
+    /// Living keys that are looked at closer; all are counted.
+    pub fetch: usize,
+    /// Keys of the answer; 0: all.
+    limit: usize,
+}
+
+impl Plan {
+    pub fn of(r: &Range) -> Self {
         let filtered = r.min_mod_revision != 0
             || r.max_mod_revision != 0
             || r.min_create_revision != 0
@@ -135,127 +343,40 @@ impl Store {
             _ if !in_key_order || filtered => usize::MAX,
             limit => limit.saturating_add(1),
         };
-        let mut count = 0;
-        let mut found: Vec<Found<'_>> = Vec::new();
-        for (key, history) in self.index.scan(&r.range) {
-            let version = match at {
-                None => history.alive(),
-                Some(at) => history.alive_at(at),
-            };
-            if let Some(version) = version {
-                count += 1;
-                if found.len() < fetch {
-                    found.push(self.found(key, history, version)?);
-                }
-            }
+        Plan {
+            filtered,
+            fetch,
+            limit,
         }
-        if filtered {
-            let within = |revision: Revision, min: u64, max: u64| {
-                revision.0 >= min && (max == 0 || revision.0 <= max)
-            };
-            found.retain(|f| {
-                within(f.version.id.main, r.min_mod_revision, r.max_mod_revision)
-                    && within(
-                        f.create_revision,
-                        r.min_create_revision,
-                        r.max_create_revision,
-                    )
-            });
-        }
-        if r.sort_target == SortTarget::Value {
-            for f in &mut found {
-                f.row = Some(self.row(f.key, f.version)?);
-            }
-        }
-        sort(&mut found, r.sort_target, r.sort_order);
-        let more = limit > 0 && found.len() > limit;
+    }
+
+    /// Sorts what was found and filtered, and cuts off what is beyond the limit; whether there was anything.
+    pub fn cut<F: Entry>(&self, r: &Range, found: &mut Vec<F>) -> bool {
+        sort(found, r.sort_target, r.sort_order);
+        let more = self.limit > 0 && found.len() > self.limit;
         if more {
-            found.truncate(limit);
+            found.truncate(self.limit);
         }
-        let mut lines = Vec::with_capacity(found.len());
-        for f in found {
-            lines.push(self.line(f, r.keys_only, &mut reads)?);
-        }
-        Ok(Outline { lines, more, count })
-    }
-
-    fn found<'a>(
-        &self,
-        key: &'a Bytes,
-        history: &'a KeyHistory,
-        version: &'a Version,
-    ) -> Result<Found<'a>, Unreadable> {
-        let newest = history.versions.last().is_some_and(|v| v.id == version.id);
-        // Of older versions the index knows no more than their place.
-        let row = match newest {
-            true => None,
-            false => Some(self.row(key, version)?),
-        };
-        let (create_revision, versions, lease) = match &row {
-            Some(row) => (row.create_revision, row.version, row.lease),
-            None => (history.create_revision, history.version, history.lease),
-        };
-        Ok(Found {
-            key,
-            version,
-            create_revision,
-            versions,
-            lease,
-            row,
-        })
-    }
-
-    fn line(&self, f: Found<'_>, keys_only: bool, reads: &mut usize) -> Result<Line, Unreadable> {
-        if keys_only {
-            return Ok(Line::Ready(Arc::new(KeyValue {
-                key: f.key.clone(),
-                value: Bytes::new(),
-                create_revision: f.create_revision,
-                mod_revision: f.version.id.main,
-                version: f.versions,
-                lease: f.lease,
-            })));
-        }
-        if let Some(row) = f.row {
-            return Ok(Line::Ready(row));
-        }
-        if let Some(row) = f.version.resident() {
-            return Ok(Line::Ready(row.clone()));
-        }
-        if *reads == 0 {
-            return Ok(Line::ToRead {
-                key: f.key.clone(),
-                id: f.version.id,
-                digest: f.version.digest,
-            });
-        }
-        *reads -= 1;
-        self.row(f.key, f.version).map(Line::Ready)
+        more
     }
 }
 
 /// `found` comes in key order. Ties stay in key order, in both directions: etcd's sort promises nothing for them, and does
 /// this for short lists.
-fn sort(found: &mut [Found<'_>], target: SortTarget, order: SortOrder) {
-    let descending = order == SortOrder::Descend;
-    let by = |found: &mut [Found<'_>], key: fn(&Found<'_>) -> u64| {
+fn sort<F: Entry>(found: &mut [F], target: SortTarget, order: SortOrder) {
+    fn by<F, K: Ord>(found: &mut [F], descending: bool, key: impl Fn(&F) -> K) {
         found.sort_by(|a, b| {
             let (a, b) = (key(a), key(b));
             if descending { b.cmp(&a) } else { a.cmp(&b) }
         });
-    };
+    }
+    let descending = order == SortOrder::Descend;
     match target {
         SortTarget::Key if descending => found.reverse(),
         SortTarget::Key => {}
-        SortTarget::Version => by(found, |f| f.versions),
-        SortTarget::Create => by(found, |f| f.create_revision.0),
-        SortTarget::Mod => by(found, |f| f.version.id.main.0),
-        SortTarget::Value => {
-            let value = |f: &Found<'_>| f.row.as_ref().map(|row| row.value.clone());
-            found.sort_by(|a, b| {
-                let (a, b) = (value(a), value(b));
-                if descending { b.cmp(&a) } else { a.cmp(&b) }
-            });
-        }
+        SortTarget::Version => by(found, descending, F::versions),
+        SortTarget::Create => by(found, descending, F::created),
+        SortTarget::Mod => by(found, descending, F::modified),
+        SortTarget::Value => by(found, descending, |f| f.value().cloned()),
     }
 }

@@ -3,6 +3,7 @@
 mod alarms;
 mod cluster;
 mod hash_kv;
+mod large_range;
 mod leases;
 mod model;
 mod persist;

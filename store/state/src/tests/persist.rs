@@ -7,7 +7,7 @@ use super::cluster::some_member_change;
 use super::random::{Generator, history};
 use super::*;
 use crate::limits::SWEEP_WORK;
-use crate::{Archive, Restoring, RowId, Unreadable};
+use crate::{Archive, AtOnce, Restoring, RowId, Unreadable};
 
 type Rows = Arc<Mutex<BTreeMap<RowId, Bytes>>>;
 
@@ -52,7 +52,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    fn archive(&self) -> Arc<dyn Archive> {
+    pub fn archive(&self) -> Arc<dyn Archive> {
         Arc::new(Shelf(self.rows.clone()))
     }
     fn commit(&mut self, batch: &crate::Batch) {
@@ -347,12 +347,16 @@ fn a_large_range_is_read_outside_and_asked_again_when_a_row_went() {
     m.state.trim_cache(100);
     let all = range_of("k", "l");
     let expected = m.state.range(&all).unwrap();
-    let Err(outline) = m.state.outline(&all, 5).unwrap().ready() else {
+    let at_once = |reads| AtOnce { keys: 100, reads };
+    let outline = m.state.outline(&all, at_once(5)).unwrap();
+    let Err(outline) = outline.expect("few keys").ready() else {
         panic!("15 are to be read");
     };
+    assert_eq!(outline.to_read(), 15);
     assert_eq!(outline.read(&*engine.archive()), Ok(Some(expected)));
 
-    let outline = m.state.outline(&all, 0).unwrap();
+    let outline = m.state.outline(&all, at_once(0)).unwrap();
+    let outline = outline.expect("few keys");
     m.ok(put("k07", "new"));
     m.ok(compact(m.state.revision().0));
     engine.persist(&mut m.state);
