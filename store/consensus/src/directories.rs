@@ -60,10 +60,10 @@ impl Directories {
 }
 
 /// What the wiped member itself says of it.
-pub fn wiped(me: MemberId) -> String {
+pub fn wiped(me: MemberId, advice: &str) -> String {
     format!(
         "member {:x} was started with an empty data directory, but the cluster knows it with another one; a wiped member \
-         must not vote. Restore its data directory, or remove the member and add it again",
+         must not vote. {advice}",
         me.0
     )
 }

@@ -149,6 +149,7 @@ mod tests {
                 .collect(),
             addresses: BTreeSet::new(),
             address_of: |_| None,
+            if_wiped: String::new(),
             alone: None,
             founds: true,
             heartbeat: Duration::from_millis(heartbeat),

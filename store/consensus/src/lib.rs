@@ -181,6 +181,8 @@ pub struct Config {
     pub addresses: BTreeSet<String>,
     /// `host:port` of a member with these peer URLs.
     pub address_of: fn(&[String]) -> Option<String>,
+    /// What is to be done when the cluster knows this member with another directory.
+    pub if_wiped: String,
     /// The cluster's majority is lost for good: this member goes on as its only one, with these peer URLs where the cluster does not
     /// know it (`alone`).
     pub alone: Option<Vec<String>>,

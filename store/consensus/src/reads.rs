@@ -45,10 +45,7 @@ impl<E: Env> Inner<E> {
             };
             match attempt {
                 Ok(index) => {
-                    // A leader of a later term may have come without that entry: then it never will, and the new one is asked.
-                    let applied = pin!(self.wait_applied(index, deadline));
-                    let superseded = pin!(self.superseded(view.term));
-                    if let Either::Left((applied, _)) = select(applied, superseded).await {
+                    if let Some(applied) = self.applied_in(index, view.term, deadline).await {
                         return applied.map(|()| index);
                     }
                 }
@@ -104,6 +101,22 @@ impl<E: Env> Inner<E> {
                 .parse::<ErrorBody>()
                 .map_or(nobody, |e| e.propose_error())),
             _ => Err(nobody),
+        }
+    }
+
+    /// Waits until the entry that a leader of this term named is applied; `None`: a leader of a later term has come. It may have
+    /// come without that entry, which never will then, and is to be asked.
+    pub(crate) async fn applied_in(
+        &self,
+        index: LogIndex,
+        term: u64,
+        deadline: Instant,
+    ) -> Option<Result<(), ProposeError>> {
+        let applied = pin!(self.wait_applied(index, deadline));
+        let superseded = pin!(self.superseded(term));
+        match select(applied, superseded).await {
+            Either::Left((applied, _)) => Some(applied),
+            Either::Right(_) => None,
         }
     }
 

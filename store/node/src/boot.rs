@@ -152,6 +152,7 @@ pub(crate) async fn start<E: Env>(
             peers,
             addresses: elsewhere,
             address_of: |urls| membership::peer(urls).map(|peer| peer.addr),
+            if_wiped: config.if_wiped(member),
             alone: config.force_new_cluster.then(|| config.own_peer_urls()),
             // A state that knows its members has been founded.
             founds: founds && no_members,

@@ -66,6 +66,18 @@ impl Config {
         }
     }
 
+    /// What to do when the cluster knows the member with another directory.
+    pub(crate) fn if_wiped(&self, member: MemberId) -> String {
+        format!(
+            "Restore its data directory. Or replace it: run `etcdctl member remove {:x}` and `etcdctl member add {} --peer-urls={}` on \
+             another member, empty this one's directory {}, and start it with --initial-cluster-state=existing",
+            member.0,
+            self.name,
+            self.own_peer_urls().join(","),
+            self.data_dir.display()
+        )
+    }
+
     /// A directory without a member is none that a cluster could go on with; passing the flag over would begin an empty cluster.
     pub(crate) async fn check_force<D: Disk>(
         &self,

@@ -224,6 +224,40 @@ fn a_moved_member_starts_with_the_list_of_its_first_start_and_a_new_one_does_not
     assert_eq!(end.code(), Some(1));
 }
 
+/// Nobody needs a manual for it: it says what is to be done, and that works as it stands there.
+#[test]
+fn a_member_whose_disk_was_wiped_is_back_after_the_two_commands_that_it_names() {
+    let members = Member::on_free_ports(3);
+    let program = Program::barque();
+    let mut cluster = StoreCluster::start(&program, &members);
+    let (first, wiped) = (members[0].endpoint(), &members[2]);
+    ctl(&first, &["put", "k", "v"]);
+    cluster.kill(2);
+    let dir = cluster.dir().join("m3");
+    std::fs::remove_dir_all(&dir).expect("its directory");
+    cluster.start_member(&program, wiped, &members, "new");
+    eventually(PATIENCE, "it is refused", || cluster.ended(3).is_some());
+    assert_eq!(cluster.ended(3).and_then(|end| end.code()), Some(1));
+    let log = std::fs::read_to_string(cluster.dir().join("m3.log")).expect("its log");
+    let told = log.lines().rfind(|line| line.starts_with("barque: "));
+    let told = told.expect("it says why it ends");
+    let commands: Vec<&str> = told
+        .split('`')
+        .filter_map(|part| part.strip_prefix("etcdctl "))
+        .collect();
+    assert_eq!(commands.len(), 2, "{told}");
+    for command in commands {
+        let args: Vec<&str> = command.split(' ').collect();
+        eventually(PATIENCE, command, || try_ctl(&first, &args).is_ok());
+    }
+    std::fs::remove_dir_all(&dir).expect("its directory");
+    cluster.start_member(&program, wiped, &members, "existing");
+    eventually(PATIENCE, "it is back", || {
+        try_ctl(&wiped.endpoint(), &["get", "k"]).is_ok_and(|told| told == "k\nv\n")
+    });
+    assert_eq!(listed(&first).len(), 3);
+}
+
 /// Every line that must not depend on who answers: without ids, times and clients' own words.
 fn refusals(program: &Program) -> Vec<String> {
     let members = Member::on_free_ports(1);

@@ -131,9 +131,9 @@ impl<E: Env> Inner<E> {
     }
 
     /// Guard 5. Raft ends here and not when the process does: until then it would still count as a voter.
-    async fn watch_directory(self: Arc<Self>, directories: Arc<Directories>) {
+    async fn watch_directory(self: Arc<Self>, directories: Arc<Directories>, advice: String) {
         directories.wiped().await;
-        self.fail(directories::wiped(self.me));
+        self.fail(directories::wiped(self.me, &advice));
         let _ = self.raft.shutdown().await;
     }
 

@@ -213,7 +213,12 @@ impl<E: Env> Inner<E> {
         if config.guards.hung_disk {
             tasks.spawn("disk", inner.clone().watch_disk());
         }
-        tasks.spawn("wiped", inner.clone().watch_directory(directories));
+        tasks.spawn(
+            "wiped",
+            inner
+                .clone()
+                .watch_directory(directories, config.if_wiped.clone()),
+        );
         if new && config.founds {
             inner.initialize(&config).await?;
         }

@@ -185,6 +185,7 @@ pub fn config(member: u64, peers: &[(u64, String)], dir: PathBuf) -> Config {
             .collect::<BTreeMap<_, _>>(),
         addresses: Default::default(),
         address_of: |_| None,
+        if_wiped: String::new(),
         alone: None,
         founds: true,
         heartbeat: Duration::from_millis(50),

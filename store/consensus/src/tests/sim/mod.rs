@@ -376,3 +376,31 @@ fn the_log_is_purged_up_to_what_was_persisted_last() {
         assert_eq!(crate::types::outer_of(purged.as_ref()), mark.index.0);
     });
 }
+
+/// A leader's read index may be of an entry that was lost with it. The read waited for it until other entries came in its place, or
+/// its deadline did.
+#[test]
+fn a_read_of_an_entry_that_never_comes_is_asked_again_of_the_next_leader() {
+    sim::run(31, async {
+        let mut cluster = boot_all().await;
+        write(&cluster, "before").await;
+        let leader = one_leader(&cluster).await.id.0;
+        let follower = member(&cluster, leader % 3 + 1);
+        all_equal(&cluster, &["before"]).await;
+        let inner = follower.consensus.inner.clone();
+        let told = sim::spawn_on(node(follower.id.0), "read", async move {
+            let view = inner.view();
+            let never = LogIndex(view.last_log + 100);
+            let deadline = SimEnv::now() + Duration::from_secs(20);
+            let applied = inner.applied_in(never, view.term, deadline).await;
+            (applied, inner.view().term > view.term)
+        });
+        cluster[leader as usize - 1] = None;
+        sim::kill(node(leader));
+        assert_eq!(told.await.ok(), Some((None, true)));
+        assert!(sim::elapsed() < Duration::from_secs(10));
+        read(&follower, Duration::from_secs(5))
+            .await
+            .expect("the next leader tells one");
+    });
+}
