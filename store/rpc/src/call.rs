@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -114,6 +115,26 @@ impl Reply {
     pub fn counted(mut self, tally: Arc<Tally>) -> Self {
         self.tally = Some(tally);
         self
+    }
+
+    /// What comes of the work; `None`, when the client does not wait for it any more (its deadline passed, or its connection ended).
+    pub async fn while_wanted<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            let gone = match &mut self.respond {
+                Some(respond) => respond.poll_reset(cx).is_ready(),
+                None => true,
+            };
+            if gone {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     /// Answers with one message. A client that is gone already is no error of ours.

@@ -10,6 +10,7 @@ mod pki;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use barque_store_rpc::{
     Code, Framed, Frames, Kind, Listening, Reply, Requests, Responses, Running, Service, Settings,
@@ -33,17 +34,20 @@ fn framed(message: &[u8]) -> Framed {
 const LARGE: usize = 1 << 20;
 static LARGE_ANSWERS: AtomicUsize = AtomicUsize::new(0);
 
+/// Calls of `Never` that have come, and those that were given up.
+static NEVER: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
+
 struct Echo;
 impl Service for Echo {
     fn kind(&self, path: &str) -> Kind {
         match path {
             "/t.Echo/Large" | "/t.Echo/Unary" | "/t.Echo/Fail" | "/t.Echo/Forget"
-            | "/t.Echo/Later" => Kind::Unary,
+            | "/t.Echo/Later" | "/t.Echo/Never" => Kind::Unary,
             "/t.Echo/Stream" => Kind::Stream,
             path => Kind::Unknown(Status::unknown_method(path)),
         }
     }
-    fn unary(&self, path: &str, request: Bytes, _: &HeaderMap, reply: Reply) {
+    fn unary(&self, path: &str, request: Bytes, _: &HeaderMap, mut reply: Reply) {
         match path {
             "/t.Echo/Fail" => reply.err(Status::new(Code::NotFound, "no such thing: 50%")),
             "/t.Echo/Forget" => drop(reply),
@@ -54,6 +58,12 @@ impl Service for Echo {
             "/t.Echo/Later" => barque_store_rpc::spawn_local(async move {
                 tokio::task::yield_now().await;
                 reply.ok(framed(&request));
+            }),
+            "/t.Echo/Never" => barque_store_rpc::spawn_local(async move {
+                NEVER.0.fetch_add(1, Ordering::Relaxed);
+                let done = reply.while_wanted(std::future::pending::<()>()).await;
+                assert!(done.is_none());
+                NEVER.1.fetch_add(1, Ordering::Relaxed);
             }),
             _ => reply.ok(framed(&request)),
         }
@@ -466,4 +476,34 @@ fn a_missing_certificate_file_is_named() {
         error.to_string().contains("/nowhere/server.key")
             || error.to_string().contains("/nowhere/server.crt")
     );
+}
+
+#[tokio::test]
+async fn work_for_a_client_that_is_gone_is_given_up() {
+    let (running, address) = plain();
+    let until = async |counter: &AtomicUsize, count: usize| {
+        while counter.load(Ordering::Relaxed) < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    for (n, ends_call) in [(1, true), (2, false)] {
+        let (client, connection) =
+            h2::client::handshake(TcpStream::connect(address).await.unwrap())
+                .await
+                .unwrap();
+        let connection = tokio::spawn(connection);
+        let mut client = client.ready().await.unwrap();
+        let (_answer, mut stream) = client.send_request(grpc("/t.Echo/Never"), false).unwrap();
+        stream.send_data(message(b"x"), true).unwrap();
+        until(&NEVER.0, n).await;
+        assert_eq!(NEVER.1.load(Ordering::Relaxed), n - 1);
+        match ends_call {
+            true => stream.send_reset(h2::Reason::CANCEL),
+            false => connection.abort(),
+        }
+        tokio::time::timeout(Duration::from_secs(10), until(&NEVER.1, n))
+            .await
+            .expect("given up");
+    }
+    running.shutdown().await;
 }

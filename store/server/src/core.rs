@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::encode::Header;
 use crate::limits::{NO_LEADER_ELECTIONS_MAX, REQUEST_TIMEOUT_BASE};
 use crate::proposals::Proposals;
-use crate::reads::Reads;
+use crate::reads::{Large, Reads};
 use crate::status::{INVALID_CLIENT_VERSION, invalid, not_proposed};
 
 /// What the handlers need to know of the configuration.
@@ -41,6 +41,7 @@ pub(crate) struct Core<E: Env> {
     pub rules: Arc<Rules>,
     pub proposals: Rc<Proposals<E>>,
     pub reads: Rc<Reads<E>>,
+    pub large: Large,
     /// Counts the times the leader was missed for so long that streams which ask for one are ended.
     leader_lost: watch::Receiver<u64>,
 }
@@ -53,6 +54,7 @@ impl<E: Env> Core<E> {
         Rc::new(Core {
             proposals: Proposals::start(store.clone(), rules.request_timeout()),
             reads: Reads::start(store.clone(), rules.request_timeout()),
+            large: Large::default(),
             store,
             rules,
             leader_lost,

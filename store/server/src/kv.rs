@@ -36,14 +36,19 @@ pub(crate) fn range<E: Env>(core: &Rc<Core<E>>, request: Bytes, reply: Reply) {
     }
 }
 
-fn read<E: Env>(core: &Rc<Core<E>>, range: &Range, reply: Reply) {
+fn read<E: Env>(core: &Rc<Core<E>>, range: &Range, mut reply: Reply) {
     match core.store.range_of_few(range) {
         Ok(answered) => reply.done(told(core, answered)),
         // Other calls of this core must not wait for all of its keys.
         Err(large) => {
             let core = core.clone();
             barque_store_rpc::spawn_local(async move {
-                reply.done(told(&core, large.in_turns().await));
+                let range = core.large.range(*large);
+                match reply.while_wanted(range).await {
+                    Some(Ok(answered)) => reply.done(told(&core, answered)),
+                    Some(Err(busy)) => reply.err(busy),
+                    None => reply.err(Status::new(Code::Canceled, "context canceled")),
+                }
             });
         }
     }

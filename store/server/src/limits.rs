@@ -19,6 +19,12 @@ pub const PROPOSALS_PER_CORE_MAX: usize = 20_000;
 /// Reads of one core that wait for a read index. Full: "too many requests".
 pub const READS_PER_CORE_MAX: usize = 20_000;
 
+/// Ranges over many keys that one core works on at a time, turn by turn: each holds its whole answer. More wait.
+pub const LARGE_RANGES_PER_CORE: usize = 2;
+
+/// Those that are worked on and those that wait; they hold no more than their request. Full: "too many requests".
+pub const LARGE_RANGES_WAITING_MAX: usize = 1_000;
+
 /// Bytes of watch responses gathered before they are handed to the connection; a larger catch-up goes in several steps, each
 /// waiting for the client.
 pub const WATCH_SEND_BYTES: usize = 256 << 10;

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use barque_store_env::Env;
-use barque_store_node::{ProposeError, Store};
+use barque_store_node::{Answered, LargeRange, ProposeError, Store};
 use barque_store_rpc::Status;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
-use crate::limits::READS_PER_CORE_MAX;
+use crate::limits::{LARGE_RANGES_PER_CORE, LARGE_RANGES_WAITING_MAX, READS_PER_CORE_MAX};
 use crate::status::not_proposed;
 
 type Read = Box<dyn FnOnce(Result<(), Status>)>;
@@ -22,6 +22,42 @@ pub(crate) struct Reads<E: Env> {
     /// Gathered ones and those whose read index is on its way.
     waiting: Cell<usize>,
     arrived: Notify,
+}
+
+/// One core's ranges over many keys: few at a time, each in turns with everything else.
+pub(crate) struct Large {
+    turns: Semaphore,
+    waiting: Cell<usize>,
+}
+
+impl Default for Large {
+    fn default() -> Self {
+        Large {
+            turns: Semaphore::new(LARGE_RANGES_PER_CORE),
+            waiting: Cell::new(0),
+        }
+    }
+}
+
+impl Large {
+    pub async fn range<E: Env>(&self, range: LargeRange<E>) -> Result<Answered, Status> {
+        /// Whoever asked may be gone before it is done.
+        struct Counted<'a>(&'a Cell<usize>);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        let busy = || not_proposed(&ProposeError::TooManyRequests);
+        if self.waiting.get() >= LARGE_RANGES_WAITING_MAX {
+            return Err(busy());
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        let _counted = Counted(&self.waiting);
+        // It is never closed.
+        let _turn = self.turns.acquire().await.map_err(|_| busy())?;
+        Ok(range.in_turns().await)
+    }
 }
 
 impl<E: Env> Reads<E> {
