@@ -28,6 +28,8 @@ pub const MACHINES: u32 = 7;
 const REMOVED: &str = "it was removed from the cluster";
 /// How a start is refused whose flags name other members than the cluster has by now, as etcd's is.
 const NAMES_OTHERS: &str = "cannot start: --initial-cluster-state existing: cannot join";
+/// How a start is refused on a disk that is full.
+const NO_ROOM: &str = "has too little room";
 /// How a leader ends whose disk hangs.
 const DISK_HANGS: &str = "the disk hangs: a write to the log has taken over";
 /// Between two hangs so close to each other the disk gets nothing done.
@@ -82,6 +84,8 @@ enum Life {
 #[derive(Default)]
 struct Machine {
     life: Life,
+    /// Its disk was full when its process began: there may be room again when that is told.
+    began_full: bool,
     /// Counts starts, so that the end of an older process is not taken for the present one's.
     starts: u64,
     condition: Condition,
@@ -293,6 +297,7 @@ impl Cluster {
             }
             machine.life = Life::Starting;
             machine.starts += 1;
+            machine.began_full = machine.condition.full;
             machine.starts
         };
         if !sim::is_powered(node) {
@@ -355,14 +360,15 @@ impl Cluster {
 
     /// The member's process has ended by itself. That is right only after some faults.
     fn ended(&self, node: NodeId, number: u64, why: &str) {
-        let (condition, starting) = {
+        let (condition, starting, began_full) = {
             let mut machines = self.machines.lock();
             let machine = machines.get_mut(&node).expect("one of the machines");
             if machine.starts != number || matches!(machine.life, Life::Down) {
                 return;
             }
             machine.ends += 1;
-            (machine.condition, matches!(machine.life, Life::Starting))
+            let starting = matches!(machine.life, Life::Starting);
+            (machine.condition, starting, machine.began_full)
         };
         if why == REMOVED {
             self.journal.event(node, "✗ ends: it was removed");
@@ -375,7 +381,8 @@ impl Cluster {
             return self.end(node, End::Killed);
         }
         let hung = why.starts_with(DISK_HANGS) && self.disk_hung(node);
-        if !condition.excuses() && !hung {
+        let no_room = starting && began_full && why.contains(NO_ROOM);
+        if !condition.excuses() && !hung && !no_room {
             return self.journal.violation(format!("{node} stopped: {why}"));
         }
         self.journal.event(node, format!("✗ ends: {why}"));

@@ -61,6 +61,9 @@ pub async fn converge(cluster: &Arc<Cluster>) -> Result<u64, String> {
     let mut written: BTreeMap<NodeId, bool> = BTreeMap::new();
     let mut within = CONVERGE;
     while sim::elapsed() < begun + within {
+        if sim::elapsed() > begun + within / 2 {
+            cluster.forget_the_forgotten();
+        }
         let sound = cluster.sound();
         // Some may need all of it.
         let states = sound.iter().filter_map(|node| cluster.status(*node));

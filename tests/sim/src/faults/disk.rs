@@ -203,8 +203,9 @@ impl Fault {
     async fn low_disk(&self) -> Step {
         let node = self.victim();
         self.fires(node, "has little room on its disk")?;
+        // Below every reserve, and enough for a first start, which needs two files of the log.
         let little = Space {
-            free: 40 << 20,
+            free: 80 << 20,
             total: 1 << 40,
         };
         sim::set_disk_space(node, Some(little));

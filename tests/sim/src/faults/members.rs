@@ -94,6 +94,35 @@ impl Fault {
 }
 
 impl Cluster {
+    /// Takes away who was removed while it was cut off, and knows only members that have left since: nobody can tell it. (etcd's
+    /// member would stay for ever, too.) Whom somebody that runs could tell must hear it.
+    pub fn forget_the_forgotten(self: &Arc<Self>) {
+        let Some(leader) = self.leader().and_then(|node| self.store(node)) else {
+            return;
+        };
+        let wanted: Vec<MemberId> = leader.members().iter().map(|m| m.id).collect();
+        let running: Vec<(NodeId, MemberId)> = self
+            .members()
+            .into_iter()
+            .filter_map(|node| Some((node, self.id(node)?)))
+            .collect();
+        for (node, id) in &running {
+            let Some(store) = self.store(*node) else {
+                continue;
+            };
+            let known = sim::enter(*node, || store.membership()).nodes;
+            let told_by_somebody = running
+                .iter()
+                .any(|(_, other)| other != id && known.contains_key(other));
+            if !wanted.contains(id) && !told_by_somebody {
+                let text = "is taken away: it was removed, and knows nobody who is left";
+                self.journal.event(*node, text);
+                self.end(*node, End::Killed);
+                self.leaves(*node);
+            }
+        }
+    }
+
     /// After the run: the members are those that somebody added and nobody removed, on every one of them, and Raft's voters are
     /// the same. What nobody knew the outcome of is settled by what they say.
     pub async fn members_agree(&self, sound: &[NodeId]) -> Result<(), String> {
