@@ -96,7 +96,7 @@ impl Fault {
 impl Cluster {
     /// Takes away who was removed while it was cut off, and knows only members that have left since: nobody can tell it. (etcd's
     /// member would stay for ever, too.) Whom somebody that runs could tell must hear it.
-    pub fn forget_the_forgotten(self: &Arc<Self>) {
+    pub fn forget_the_forgotten(&self) {
         let Some(leader) = self.leader().and_then(|node| self.store(node)) else {
             return;
         };
